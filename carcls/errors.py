@@ -8,7 +8,7 @@
     │   ├── WeightsError         pretrained weights that cannot be had, or do not fit
     │   ├── OutputError          a folder that cannot be written
     │   └── TrackingError        a tracking server that does not answer
-    ├── LostProcess              a process that worked for a trial died; the trial can go on from its checkpoint
+    ├── LostProcess              a process that worked for a trial is lost; the trial can go on from its checkpoint
     ├── SweepStopped             trials keep failing for one reason; the sweep can go on once it is mended
     └── TrialFailure             one trial cannot go on; the sweep does
         ├── NonFiniteLoss        the loss became NaN or infinite
@@ -79,7 +79,7 @@ class SweepStopped(CarsweepError):  # noqa: N818 - says what happened to the swe
 
 
 class LostProcess(CarsweepError):  # noqa: N818 - what happened to it, not a programming error
-    """A process that a trial had started died without a word."""
+    """A process that a trial had started died, or can use its GPU no more."""
 
 
 class TrialFailure(CarsweepError):  # noqa: N818 - a failed trial is an outcome, not a programming error

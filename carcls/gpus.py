@@ -83,10 +83,12 @@ def _ask(query: str, names: Sequence[str]) -> list[list[str]]:
     """Return the values of each line; the last name may hold commas. Nothing where nobody answers in time."""
     command = ["nvidia-smi", f"{query}={','.join(names)}", "--format=csv,noheader,nounits"]
     try:
-        said = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_SECONDS).stdout  # noqa: S603
-    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        done = subprocess.run(  # noqa: S603
+            command, capture_output=True, text=True, errors="replace", check=True, timeout=_SECONDS
+        )
+    except (OSError, subprocess.SubprocessError):
         return []
-    rows = [[value.strip() for value in line.split(",", len(names) - 1)] for line in said.splitlines()]
+    rows = [[value.strip() for value in line.split(",", len(names) - 1)] for line in done.stdout.splitlines()]
     return [row for row in rows if len(row) == len(names)]
 
 

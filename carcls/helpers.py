@@ -49,8 +49,11 @@ class Helpers:
     def __enter__(self) -> Helpers:
         _running.add(self)
         try:
-            for order, environment in zip(self._orders, self._environments, strict=True):
-                self._start(order, environment)
+            for environment in self._environments:
+                self._start(environment)
+            # A pipe holds 64 KiB of an order; the rest waits until its process has loaded its libraries.
+            for number, order in enumerate(self._orders):
+                self._tell(number, order)
         except BaseException:
             self.end()
             raise
@@ -59,7 +62,7 @@ class Helpers:
     def __exit__(self, *_: object) -> None:
         self.end()
 
-    def _start(self, order: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+    def _start(self, environment: Mapping[str, str]) -> None:
         # What can be imported here can be there, and nothing of the current folder besides.
         shared = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
         errors, number = tempfile.TemporaryFile(), len(self._processes)  # noqa: SIM115 - closed at the end
@@ -72,14 +75,14 @@ class Helpers:
         )
         self._processes.append(process)
         self._errors.append(errors)
-        self._tell(number, order)
         threading.Thread(target=self._listen, args=(number, process), name=f"helper-{number}", daemon=True).start()
 
     def _listen(self, number: int, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
         with process.stdout as said:
             for line in said:
-                self._heard.put((number, json.loads(line)))
+                with suppress(ValueError):  # half a line, of one that was killed
+                    self._heard.put((number, json.loads(line)))
         self._heard.put((number, None))
 
     def _tell(self, number: int, said: Mapping[str, Any]) -> None:

@@ -22,6 +22,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 _DEVICE = Path("/dev/nvidia0")
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
 _LIST_GPUS = ("nvidia-smi", "-L")
+_LISTED = re.compile(r"^(?:GPU \d+: (.+)|\s+MIG (\S+).*) \(UUID: ((?:GPU|MIG)-[^)]+)\)", re.MULTILINE)
 # The share of a GPU that this process's trial was given, once it is known.
 _held: list[float] = []
 # Of glibc's malloc.h.
@@ -100,17 +101,25 @@ def _find_listed(listed: str, gpus: Sequence[str], parts: Sequence[str]) -> list
 
 
 def gpu_kind() -> str:
-    """Return what this machine's GPUs are called, with the profile of their parts (MIG), without loading torch.
+    """Return what the GPUs that trials may use are called, with the profile of their parts (MIG); loads no torch.
 
-    Nothing where they are of several kinds, of which Ray lets nobody choose one, or where nobody says.
+    Nothing where they are of several kinds, of which Ray lets nobody choose one, or where nobody says. A process of
+    Ray's that has no GPU, and so sees none, tells of all that the machine has.
     """
+    kinds: dict[str, set[str]] = {}  # by UUID; a GPU that has parts is what they are
     try:
-        listing = _listing()
+        seen, gpu, name = visible_uuids(), "", ""
+        for model, profile, uuid in _LISTED.findall(_listing()):
+            if model:
+                gpu, name = uuid, model
+                kinds[gpu] = {name}
+            else:
+                kinds[uuid] = {f"{name} {profile}"}
+                kinds[gpu] = kinds.get(gpu, set()) - {name} | kinds[uuid]
     except InputError:
         return ""
-    gpus = {*re.findall(r"^GPU \d+: (.+) \(UUID: GPU-", listing, re.MULTILINE)}
-    parts = {*re.findall(r"^\s+MIG (\S+)", listing, re.MULTILINE)}
-    return " ".join([*gpus, *parts]) if len(gpus) == 1 and len(parts) <= 1 else ""
+    found = set().union(*(kinds[uuid] for uuid in seen or kinds))
+    return found.pop() if len(found) == 1 else ""
 
 
 def _uuids() -> tuple[list[str], list[str]]:
@@ -127,7 +136,9 @@ def _listing() -> str:
         InputError: there are GPUs, and it does not answer.
     """
     try:
-        return subprocess.run(_LIST_GPUS, capture_output=True, text=True, check=True, timeout=60).stdout  # noqa: S603
+        return subprocess.run(  # noqa: S603
+            _LIST_GPUS, capture_output=True, text=True, errors="replace", check=True, timeout=60
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         if not _DEVICE.exists():
             return ""
@@ -148,11 +159,11 @@ def held_gpus() -> float | None:
     return _held[0] if _held else None
 
 
-# Said by PyTorch, cuBLAS, cuDNN and the driver; "not initialized" by libraries that find no room to begin on a full
-# card, the last by PyTorch where it may not ask who else holds memory.
+# Said by PyTorch, cuBLAS, cuDNN, NCCL and the driver; "not initialized" by libraries that find no room to begin on a
+# full card, the last by PyTorch where it may not ask who else holds memory.
 _LACK = re.compile(
     r"CUDA (driver )?error: out of memory|CUDA out of memory|_ALLOC(ATION)?_FAILED|_STATUS_NOT_INITIALIZED"
-    r"|unable to find an engine|Unable to find a valid cuDNN algorithm"
+    r"|Cuda failure (\d+ )?'out of memory'|unable to find an engine|Unable to find a valid cuDNN algorithm"
     r"|DefaultCPUAllocator: (can't allocate|not enough) memory|NVML_SUCCESS == .*CUDACachingAllocator",
     re.DOTALL,
 )
@@ -167,6 +178,12 @@ def is_lack_of_memory(error: BaseException) -> bool:
     if isinstance(error, OSError):
         return error.errno == errno.ENOMEM
     return isinstance(error, RuntimeError) and bool(_LACK.search(str(error)))
+
+
+def is_broken_device(error: BaseException) -> bool:
+    """Tell whether a process that raised this can use its GPU no more: any CUDA error but a lack of memory."""
+    words = ("CUDA error", "cuDNN error", "NCCL error")
+    return not is_lack_of_memory(error) and any(library in str(error) for library in words)
 
 
 @cache

@@ -154,12 +154,6 @@ def failure_of(error: BaseException) -> Failure:
     return Failure(kind, said)
 
 
-def is_broken_device(error: BaseException) -> bool:
-    """Tell whether a process that raised this can use its GPU no more: any CUDA error but a lack of memory."""
-    words = ("CUDA error", "cuDNN error", "NCCL error")
-    return not is_lack_of_memory(error) and any(library in str(error) for library in words)
-
-
 def _innermost_own_line(error: BaseException) -> str:
     """Return ``file.py:line`` of the innermost frame that is of no library; of the innermost one if all are."""
     frames = traceback.extract_tb(error.__traceback__)

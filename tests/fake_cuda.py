@@ -197,6 +197,10 @@ class Holder:
         """Return the UUIDs of the GPUs that it sees."""
         return visible_uuids()
 
+    def numbered_by(self) -> str:
+        """Return what CUDA numbers GPUs by."""
+        return os.environ["CUDA_DEVICE_ORDER"]
+
 
 def use_memory(_: Any, __: Any, *, mib: int, micro_batch: int = 64) -> int:
     """Take memory as a task (``sweeps.engine.task.run_task``) and give it back; return the process's id.

@@ -7,7 +7,6 @@ happens to one of them is known at once, and nothing of theirs can keep the tria
 from __future__ import annotations
 
 import os
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,11 @@ from carcls.training.parallel import LOOPBACK
 MODULE = "carcls.training.process"
 LOGITS = "logits.npy"
 """What the first process leaves beside the model."""
+MEETING = "meeting"
+"""By which the processes find each other."""
 _VISIBLE = "CUDA_VISIBLE_DEVICES"
+# So that the last words of one that dies are on its death: DistributedDataParallel warns of what is meant so.
+_QUIET = {"PYTHONWARNINGS": "ignore", "TORCH_CPP_LOG_LEVEL": "ERROR"}
 # So long a process that failed at an exchange may be ahead of the news that another one died.
 _NEWS_SECONDS = 5.0
 
@@ -67,26 +70,29 @@ class Launcher:
             TrialFailure: as one of them failed.
         """
         self._require_devices()
-        with tempfile.TemporaryDirectory(prefix="carsweep-") as place:
-            order = {
-                "config": self.config.model_dump(),
-                "classes": self.classes,
-                "pixels": str(self.pixels),
-                "labels": self.labels.tolist(),
-                "train": self.train.tolist(),
-                "validation": self.validation.tolist(),
-                "precision": self.precision,
-                "folder": str(folder),
-                "meeting": str(Path(place, "meeting")),
-                "gpus": float(self.device.type == "cuda"),
-                "threads": self._threads,
-            }
-            ranks = range(self.config.processes)
-            orders = [{**order, "rank": rank} for rank in ranks]
-            with Helpers(MODULE, orders, [self._environment(rank) for rank in ranks]) as helpers:
-                self._hear(helpers, report)
+        # Here, where the next try finds it, and not in TMPDIR, where it would stay when this process is killed.
+        meeting = folder / MEETING
+        meeting.unlink(missing_ok=True)
+        order = {
+            "config": self.config.model_dump(),
+            "classes": self.classes,
+            "pixels": str(self.pixels),
+            "labels": self.labels.tolist(),
+            "train": self.train.tolist(),
+            "validation": self.validation.tolist(),
+            "precision": self.precision,
+            "folder": str(folder),
+            "meeting": str(meeting),
+            "gpus": float(self.device.type == "cuda"),
+            "threads": self._threads,
+        }
+        ranks = range(self.config.processes)
+        orders = [{**order, "rank": rank} for rank in ranks]
+        with Helpers(MODULE, orders, [self._environment(rank) for rank in ranks]) as helpers:
+            self._hear(helpers, report)
         logits: NDArray[np.float32] = np.load(folder / LOGITS)
-        (folder / LOGITS).unlink()
+        for file in (folder / LOGITS, meeting):
+            file.unlink()
         return logits
 
     def _require_devices(self) -> None:
@@ -110,7 +116,7 @@ class Launcher:
     def _environment(self, rank: int) -> dict[str, str]:
         """Return what differs in the environment of one process."""
         threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), str(self._threads))
-        own = {name: os.environ.get(name, value) for name, value in LOOPBACK.items()} | threads
+        own = {name: os.environ.get(name, value) for name, value in (LOOPBACK | _QUIET).items()} | threads
         if self.device.type != "cuda":
             return own
         listed = os.environ.get(_VISIBLE)
@@ -139,13 +145,15 @@ class Launcher:
     def _failure(self, helpers: Helpers, rank: int, said: dict[str, Any]) -> Exception:
         """Return what a process failed with, as this one would have raised it; or that another one had died before."""
         kind = getattr(errors, said["kind"], None)
-        if isinstance(kind, type) and issubclass(kind, CarsweepError):
+        if isinstance(kind, type) and issubclass(kind, CarsweepError) and kind is not LostProcess:
             return kind(said["message"])
         with suppress(Empty):
             while True:
                 other, word = helpers.hear(_NEWS_SECONDS)
                 if word is None:
                     return self._lost(helpers, other)
+        if kind is LostProcess:
+            return LostProcess(f"process {rank} of the {self.config.processes} that train together {said['message']}")
         error = RuntimeError(f"{said['kind']}: {said['message']}")
         error.add_note(f"In process {rank} of {self.config.processes}:\n{said['traceback']}")
         return error

@@ -31,7 +31,7 @@ from carcls.seeding import generator, seed_epoch
 from carcls.training.checkpoint import TrainingProgress, load_checkpoint, save_checkpoint, save_model
 from carcls.training.images import ImageSource, NumberFormat, View, autocast, batches, fetched, grouped
 from carcls.training.optim import build_optimizer, lr_factor, set_learning_rates, training_loss
-from carcls.training.parallel import ALONE, Parallel, micro_batches
+from carcls.training.parallel import ALONE, Parallel
 from carcls.unfreezing import unfrozen_stages
 
 WORTH_FOLDING = 200
@@ -158,41 +158,35 @@ class Trainer:
         all_batches = list(batches(count, size, order))
         seed_epoch(self.config.seed, epoch, self.parallel.rank)
         total = torch.zeros((), device=self.images.device)
-        own = [self.parallel.part(batch, self.images.side) for batch in all_batches]
-        all_parts = [micro_batches(self.config, batch) for batch in own]
-        in_order = [part for parts in all_parts for part in parts]
+        all_parts = [self.parallel.parts(self.config, batch) for batch in all_batches]
+        in_order = [part.positions for parts in all_parts for part in parts]
         labelled, network = iter(self._labels(in_order)), self._network(epoch)
         with closing(self._inputs(epoch, in_order)) as inputs, self._one_image_refused():
-            for index, (batch, parts) in enumerate(zip(all_batches, all_parts, strict=True)):
+            for index, parts in enumerate(all_parts):
                 step = epoch * len(all_batches) + index
                 set_learning_rates(self.optimizer, lr_factor(self.config, step, len(all_batches)))
                 taken = zip(parts, inputs, labelled, strict=False)  # no more than the batch's parts
-                pairs = ((found, labels) for _, found, labels in taken)
-                total += self._step(network, pairs, len(parts), len(batch))
+                weighted = ((found, labels, part.weight) for part, found, labels in taken)
+                total += self._step(network, weighted, len(parts))
                 if (index + 1) % STEPS_BETWEEN_CHECKS == 0 or index + 1 == len(all_batches):
                     mean = self.parallel.average(total)
                     self._check(mean, epoch, index)
         return float(mean / len(all_batches))
 
-    def _step(self, network: nn.Module, parts: Iterable[tuple[Tensor, Tensor]], count: int, size: int) -> Tensor:
+    def _step(self, network: nn.Module, parts: Iterable[tuple[Tensor, Tensor, float]], count: int) -> Tensor:
         """Take one step of the optimizer; return the loss of the batch in nats, the mean over all processes being it.
 
         Args:
             network: gives logits [p, c] of what ``parts`` have.
-            parts: inputs and labels [p] of the batch, all of it or one micro-batch after another. The loss is a mean
-                over images, so each part counts with its share p / size; averaged over n processes, with n p / size.
+            parts: inputs and labels [p] of the batch, all of it or one micro-batch after another, and the weight of
+                their mean loss (``Piece``).
             count: of parts.
-            size: images of the batch, in all processes.
         """
         self.optimizer.zero_grad(set_to_none=True)
         total = torch.zeros((), device=self.images.device)
-        for number, (inputs, labels) in enumerate(parts, 1):
+        for number, (inputs, labels, weight) in enumerate(parts, 1):
             with self.parallel.averaging(network, now=number == count):
-                logits = network(inputs)  # [p, c]
-                if len(labels):
-                    loss = training_loss(logits, labels, self.config) * (self.parallel.processes * len(labels) / size)
-                else:
-                    loss = logits.sum()  # of nothing, for a process that gets no image of a short batch
+                loss = training_loss(network(inputs), labels, self.config) * weight
                 loss.backward()  # type: ignore[no-untyped-call]
             total += loss.detach()
         if self.config.clip_norm > 0:

@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -32,6 +32,18 @@ LOOPBACK = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
 """What gloo and NCCL read from the environment: all processes of a trial are on one machine."""
 
 
+class Piece(NamedTuple):
+    """What one process computes with at a time.
+
+    Attributes:
+        positions: of the images, int64 [p], never none.
+        weight: of their mean loss. The mean over all processes of the sums over their parts is the loss of the batch.
+    """
+
+    positions: NDArray[np.int64]
+    weight: float
+
+
 @dataclass(frozen=True, slots=True)
 class Parallel:
     """The processes that train a classifier together, and which of them this is.
@@ -44,23 +56,33 @@ class Parallel:
     rank: int = 0
     processes: int = 1
 
-    def part(self, batch: NDArray[np.int64], image_size: int) -> NDArray[np.int64]:
-        """Return this process's part [p] of a batch [b], as equal as can be; the last ones may get nothing.
+    def parts(self, config: TrialConfig, batch: NDArray[np.int64]) -> list[Piece]:
+        """Return what this process has of a batch of positions int64 [b], one after the other; all have as many.
+
+        They must: synchronised BatchNorm is an exchange in each forward pass.
+        """
+        found = micro_batches(config, batch, self.processes)
+        return [self._part(piece, len(batch), config.image_size) for piece in found]
+
+    def _part(self, piece: NDArray[np.int64], size: int, image_size: int) -> Piece:
+        """Return this process's share of some images of a batch of ``size``, as equal as can be.
 
         BatchNorm may be unable to take one image, so none is alone but of SINGLE_PIXELS or more, as long as another is
-        in the batch.
+        in the batch. Where they do not suffice for all, some repeat what another has, without any weight: not every
+        network takes no image at all.
         """
         if self.processes == 1:
-            return batch
+            return Piece(piece, len(piece) / size)
         least = 1 if image_size >= SINGLE_PIXELS else 2
-        parts = np.array_split(batch, max(1, min(self.processes, len(batch) // least)))
-        return parts[self.rank] if self.rank < len(parts) else batch[:0]
+        shares = np.array_split(piece, max(1, min(self.processes, len(piece) // least)))
+        own = shares[self.rank % len(shares)]
+        return Piece(own, self.processes * len(own) / size if self.rank < len(shares) else 0.0)
 
     def connect(self, network: nn.Module) -> nn.Module:
         """Return the network as it is to be called, so that gradients are averaged at the end of each backward pass.
 
-        All processes call it at the same point. The weights and buffers of the first one become those of all. Call it
-        again when other parameters train.
+        All processes call it at the same point. The weights of the first one become those of all. Call it again when
+        other parameters train.
         """
         if self.processes == 1:
             return network
@@ -94,17 +116,19 @@ def join(parallel: Parallel, meeting: Path, device: torch.device) -> None:
     dist.init_process_group(backend, store=store, rank=parallel.rank, world_size=parallel.processes, timeout=PATIENCE)
 
 
-def micro_batches(config: TrialConfig, batch: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Return a batch of positions int64 [b] in parts of at most ``micro_batch`` images, as equal as can be.
+def micro_batches(config: TrialConfig, batch: NDArray[np.int64], processes: int = 1) -> list[NDArray[np.int64]]:
+    """Return a batch of positions int64 [b] in parts of at most ``micro_batch`` images for each process.
+
+    They are as equal as can be.
 
     BatchNorm may be unable to take one image, so none is alone but in parts of one of SINGLE_PIXELS or more, the last
     step that saves memory: an odd batch in parts of 2 has one of 3.
     """
-    most = config.micro_batch or config.batch_size
-    if most >= config.batch_size or not len(batch):  # array_split takes a while to cut nothing
+    if config.micro_batch is None or config.micro_batch * processes >= len(batch):  # array_split takes a while for it
         return [batch]
-    least = 1 if most == 1 and config.image_size >= SINGLE_PIXELS else 2
-    return list(np.array_split(batch, min(math.ceil(len(batch) / most), max(1, len(batch) // least))))
+    least = 1 if config.micro_batch == 1 and config.image_size >= SINGLE_PIXELS else 2
+    count = math.ceil(len(batch) / (max(config.micro_batch, least) * processes))
+    return list(np.array_split(batch, min(count, max(1, len(batch) // least))))
 
 
 ALONE = Parallel()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,9 @@ import torch
 
 from carcls.config import TrialConfig
 from carcls.disk import full_disk_named
+from carcls.errors import LostProcess
 from carcls.helpers import Caller, serve
-from carcls.machine import hold_gpus, keep_freed_memory
+from carcls.machine import hold_gpus, is_broken_device, keep_freed_memory
 from carcls.models.classifier import Classifier, build_classifier
 from carcls.outcome import Measurement
 from carcls.seeding import make_deterministic
@@ -29,7 +32,7 @@ def _train(caller: Caller) -> None:
     torch.set_num_threads(order["threads"])
     keep_freed_memory()
     make_deterministic()
-    with memory_errors_named(config):
+    with _device_errors_named(), memory_errors_named(config):
         device, parallel = pick_device(), Parallel(order["rank"], config.processes)
         trainer = _trainer(caller, config, device, parallel)
         join(parallel, Path(order["meeting"]), device)
@@ -45,6 +48,21 @@ def _train(caller: Caller) -> None:
         logits = trainer.fit(folder, report)
         with full_disk_named(folder):
             np.save(folder / LOGITS, logits)
+
+
+@contextmanager
+def _device_errors_named() -> Iterator[None]:
+    """Turn an error of CUDA or NCCL, after which a process is of no use, into what the trial goes on after.
+
+    Raises:
+        LostProcess: how this process ended, in words that follow its name.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_broken_device(error):
+            raise
+        raise LostProcess(f"failed ({type(error).__name__}: {error})") from error
 
 
 def _trainer(caller: Caller, config: TrialConfig, device: torch.device, parallel: Parallel) -> Trainer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -174,6 +175,7 @@ class TrainedClassifier:
         if alone:
             self._trainer().train_until(alone, folder, report)
         if self.device.type == "cuda":
+            gc.collect()  # the first build in a process, which imports timm, leaves a cycle that holds the trainer
             torch.cuda.empty_cache()  # the others need it
         return Launcher(
             config=config,

@@ -69,7 +69,7 @@ class _NumberOrAuto(click.ParamType[float | str]):
         try:
             return value if value == "auto" else float(value)
         except ValueError:
-            self.fail(f"{value!r} is neither a number nor auto.", param, ctx)
+            self.fail(f"{value!r} is neither auto nor a number such as 0.25.", param, ctx)
 
 
 _PATH = click.Path(path_type=Path)
@@ -91,7 +91,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "gpus-per-trial": {
         "metavar": "X|auto",
         "type": _NumberOrAuto(),
-        "help": "GPUs for each trial: 0, 1, 2, … or 1/n (0.5, 0.25). Default: auto.",
+        "help": "GPUs for each trial: 0, 1, 2, …, 0.5, 0.25, … or auto (default): as many share one as measured.",
     },
     "concurrency": {"type": int, "help": "Trials at the same time. Default: what fits."},
     "confirm": {

@@ -95,12 +95,13 @@ def run_trials(
         if study.has_work or goes_on():
             machines = work.session.connect(folder / "ray.log")
             measure_shares(work, machines, halt, notify)
-            bridge = Bridge(study, work, machines, halt, observers, on_status, goes_on)
-            try:
-                with closing(bridge.quarantine):
-                    _run_tune(bridge, work, machines)
-            finally:
-                study.release()
+            if halt.may_go_on():  # nobody stopped it meanwhile, before Tune loads and starts
+                bridge = Bridge(study, work, machines, halt, observers, on_status, goes_on)
+                try:
+                    with closing(bridge.quarantine):
+                        _run_tune(bridge, work, machines)
+                finally:
+                    study.release()
         if halt.error is not None:
             raise halt.error
         used_up: UsedUp = halt.used_up if study.has_work else ""

@@ -26,6 +26,7 @@ from carcls.machine import hold_gpus, is_lack_of_memory
 from carcls.stages import StageStore
 from sweeps.engine.loads import Load
 from sweeps.engine.shares import COUNTS, KIND, PROBER, Question, Reading, choose, questions_of, read, share_text, write
+from sweeps.failures import failure_of_death
 from sweeps.waits import Waiting
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def measure_shares(work: Work, machines: Sequence[Machine], halt: Halt, notify: 
         said = share_text(work.spec, work.stages, machines) if questions else ""
     except Stopped:
         said = ""
-    except (OSError, ray.exceptions.RayError) as error:
+    except (OSError, MemoryError, ray.exceptions.RayError) as error:
         cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
         why = " ".join(str(cause).split())[:300].rstrip(".")
         said = f"GPU share: a whole GPU, since it could not be measured how many share one well: {why}."
@@ -118,6 +119,7 @@ def measure(
 
     Raises:
         OSError: no GPU was free, or a process was silent for too long.
+        MemoryError: one process alone has too little memory.
         ray.exceptions.RayError: a process died, or failed otherwise than by a lack of memory.
     """
     readings: dict[int, Reading] = {}
@@ -133,6 +135,8 @@ def measure(
                 card += context
                 readings[1] = Reading(alone["images_per_second"], alone["peak"] + context, card)
             found = _step(processes[:count], look) if fresh else None
+            if not found and count == 1:  # nothing is known by it; others may hold the memory
+                raise MemoryError("one process alone ran out of memory")
             if not found:
                 readings[count] = Reading(0.0, 0.0, 0.0)
                 break
@@ -168,7 +172,12 @@ def _step(processes: Sequence[Any], look: Callable[[], None]) -> list[Mapping[st
         look()
         if time.monotonic() > deadline:
             raise TimeoutError(f"a process was silent for {ANSWER_SECONDS:g} s")
-    found = ray.get(answers)
+    try:
+        found = ray.get(answers)
+    except ray.exceptions.RayError as error:
+        if failure_of_death(str(error)).kind != "out_of_memory":
+            raise
+        return None  # so many do not fit into the machine's memory
     return None if None in found else found
 
 

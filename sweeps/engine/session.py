@@ -30,10 +30,11 @@ from sweeps.engine.compat import Servers
 from sweeps.engine.resources import Machine, Process, this_machine
 from sweeps.interrupts import keeping_handlers, last_words, uninterrupted
 
-# Ray, Tune and glibc read these from the environment; whoever set one of them keeps it.
+# Ray, Tune, CUDA and glibc read these from the environment; whoever set one of them keeps it.
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1",  # a trial without a GPU sees none
+    "CUDA_DEVICE_ORDER": "PCI_BUS_ID",  # as nvidia-smi numbers GPUs; else the fastest of unequal ones is 0
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same in trials as on the command line
     "RAY_AIR_NEW_OUTPUT": "0",  # the newer output prints a header whatever its verbosity
     "MALLOC_ARENA_MAX": "1",  # each trial of a process has a new thread, whose arena would keep what it has freed
@@ -43,6 +44,8 @@ _SETTINGS = {
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",  # a stopped trial may take so long to let go of its process
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "600",
 }
+# Trainers that start workers of their own set it: Ray then hides no GPU, and all trials would compute on the first one.
+_SHOWS_ALL_GPUS = "RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES"
 # Ray's sockets lie some 64 characters below its folder, and a socket's path has at most 107.
 _LONGEST_FOLDER = 24
 # So long machines may take to say what their GPUs are called.
@@ -214,6 +217,7 @@ def _prepare(log: Path) -> None:
     """Set what Ray reads, and send what its loggers say to a file; the terminal belongs to the command line."""
     for name, value in _SETTINGS.items():
         os.environ.setdefault(name, value)
+    os.environ.pop(_SHOWS_ALL_GPUS, None)
     logger, handler = logging.getLogger("ray"), logging.FileHandler(log, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     for before in logger.handlers:

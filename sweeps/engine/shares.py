@@ -41,7 +41,7 @@ class Reading(NamedTuple):
     """What was measured of some processes at once on one GPU.
 
     Attributes:
-        images_per_second: of all together; 0 where one ran out of memory.
+        images_per_second: of all together; 0 where one of several ran out of memory.
         memory: bytes that one takes, its CUDA context included.
         card: bytes that all may take: what nobody else held.
     """
@@ -120,7 +120,7 @@ def questions_of(spec: SweepSpec, machines: Sequence[Machine]) -> list[Question]
 def _most(spec: SweepSpec, places: Sequence[Machine]) -> int:
     """Return how many trials a GPU may have, one of COUNTS: no more than there are, each with a core for its images."""
     trials = math.ceil(min(spec.trials, spec.concurrency or spec.trials) / sum(machine.gpus for machine in places))
-    cores = min(machine.cores / machine.gpus / (spec.cpus_per_trial or 1) for machine in places)
+    cores = min(machine.cores / machine.gpus / max(1, spec.cpus_per_trial or 1) for machine in places)
     return max(count for count in COUNTS if count <= max(1, min(trials, cores)))
 
 

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from carcls.errors import OutOfMemory, TrialFailure
+from carcls.machine import is_broken_device
 from carcls.stages import StageStore
 from sweeps.engine.resources import Process, Share
 from sweeps.engine.session import RaySession
 from sweeps.engine.shares import PROBER, share_of
 from sweeps.engine.worker import free_gpu_memory, load_data, take_share
-from sweeps.failures import Try, failure_of, is_broken_device, next_try, tried_text
+from sweeps.failures import Try, failure_of, next_try, tried_text
 
 if TYPE_CHECKING:
     from sweeps.spec.spec import SweepSpec

@@ -13,6 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Container, Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import lru_cache
 from pathlib import Path
@@ -24,11 +25,11 @@ from ray import get_runtime_context, tune
 
 from carcls.config import TrialConfig
 from carcls.helpers import end_helpers
-from carcls.machine import hold_gpus, keep_freed_memory
+from carcls.machine import hold_gpus, is_broken_device, keep_freed_memory
 from carcls.outcome import Measurement, Outcome
 from carcls.stages import StageStore
 from carcls.unfreezing import first_unfrozen
-from sweeps.failures import Failure, failure_of, is_broken_device
+from sweeps.failures import Failure, failure_of
 from sweeps.spec.fields import EarlyStopping
 
 TRACEBACK = "error.txt"
@@ -79,10 +80,14 @@ def run_order(order: Mapping[str, Any]) -> None:
 
 
 def free_gpu_memory() -> None:
-    """Give back what PyTorch keeps of a GPU: what comes next in this process may need other sizes, others need it."""
+    """Give back what PyTorch keeps of a GPU: what comes next in this process may need other sizes, others need it.
+
+    After a CUDA error even that raises; it must not hide the error.
+    """
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
+        with suppress(RuntimeError):
+            torch.cuda.empty_cache()
 
 
 def _place() -> str:

@@ -195,7 +195,7 @@ def evaluate(
         write_json(path, written)
         raise
     found = {"metrics": dict(score.metrics), "interval": list(score.interval), "images": score.images}
-    write_json(path, {**counted, **key, "number": record.number, **found})
+    write_json(path, {**counted, **key, "number": record.number, "micro_batch": micro_batch, **found})
     return TestEvaluation(score.metrics, score.interval, score.images, *count_evaluations(path.parent), refit), notes
 
 
@@ -205,14 +205,21 @@ def export(
     *,
     record: TrialRecord,
     refit: bool,
+    evaluated: Path,
     folder: Path,
     details: Mapping[str, Any],
-    micro_batch: int | None = None,
 ) -> list[str]:
-    """Write the trial's model as a folder that ``carcls.export.load_export`` opens; otherwise as ``evaluate``."""
+    """Write the model that was evaluated as a folder that ``carcls.export.load_export`` opens; else as ``evaluate``.
+
+    Args:
+        data, stages, record, refit: as they were evaluated.
+        evaluated: where the score is; a model that had to be trained for it in micro-batches is no other here.
+        folder: is written.
+        details: of the model, for whoever opens it.
+    """
     from carcls.families import export_trial
 
-    model, trained_on, notes = _made(data, stages, record, micro_batch, refit=refit)
+    model, trained_on, notes = _made(data, stages, record, _written(evaluated).get("micro_batch"), refit=refit)
     export_trial(record.trial_config, trained_on, stages, model, folder, details)
     return notes
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sweeps.tracking.registry import TrialModel
     from sweeps.tracking.store import Tracking
 
-MODEL, LEADERBOARD, TEST_PREDICTIONS = "model", "leaderboard.json", "test-predictions.npz"
+MODEL, LEADERBOARD, TEST, TEST_PREDICTIONS = "model", "leaderboard.json", "test.json", "test-predictions.npz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,16 +76,17 @@ class SweepSession:
     def compute(self, function: str, **arguments: Any) -> Any:
         """Return what a function returns, in a trial's process; raises as ``sweeps.engine.task.run_task``.
 
-        One that gets a trial's ``record`` may train its model.
+        One that gets a trial's ``record``, and not the score of its model, may train it.
         """
         from sweeps.engine.task import run_task
 
-        config = arguments["record"].config if "record" in arguments else {"batch_size": 1}
+        trains = "record" in arguments and "evaluated" not in arguments
+        config = arguments["record"].config if trains else {"batch_size": 1}
         size = config.get("micro_batch") or math.ceil(config["batch_size"] / config.get("processes", 1))
         return run_task(self.work, function, arguments, batch_size=size, notify=self.tell)
 
     def evaluate_on_test(
-        self, record: TrialRecord, *, refit: bool = False, files: tuple[str, str] = ("test.json", TEST_PREDICTIONS)
+        self, record: TrialRecord, *, refit: bool = False, files: tuple[str, str] = (TEST, TEST_PREDICTIONS)
     ) -> TestEvaluation:
         """Return the test score of a complete trial; what is known already is not computed again.
 
@@ -232,7 +233,7 @@ def _publish(session: SweepSession, result: SweepResult, mirror: Mirror) -> Swee
             length = plural(winner.config["epochs"], "epoch")
             tell(f"refit: training trial {winner.number} anew on training and validation images, {length}")
         result = replace(result, test=session.evaluate_on_test(winner, refit=refit))
-        work = {"record": winner, "refit": refit, "folder": session.folder / MODEL}
+        work = {"record": winner, "refit": refit, "evaluated": session.folder / TEST, "folder": session.folder / MODEL}
         details = {**_origin(session), "trial": winner.number}
         for note in session.compute("sweeps.results.models:export", **work, details=details):
             tell(note)

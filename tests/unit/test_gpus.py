@@ -60,7 +60,7 @@ def test_only_gpus_that_trials_may_use_matter(
 
 
 @pytest.mark.parametrize(
-    "script", ["exit 9", "echo", "echo 'GPU-bbbb-2, 0, [N/A], [N/A], NVIDIA H200'", "sleep 9", "echo 'Failed', 1"]
+    "script", ["exit 9", "echo", "echo 'GPU-bbbb-2, 0, [N/A], [N/A], NVIDIA H200'", "sleep 9", r"printf '\265\n'"]
 )
 def test_no_answer_is_no_error(fake_cards: FakeCards, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
     """A driver that fails, says nothing, does not know, hangs or says something else: nothing is told."""

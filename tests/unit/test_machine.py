@@ -132,22 +132,37 @@ def test_parts_of_gpus_count_by_their_names(count: Count) -> None:
 
 
 LISTED = "GPU 0: NVIDIA H200 (UUID: GPU-aaaa-1)\n"
+OTHER = "GPU 1: NVIDIA L4 (rev 2) (UUID: GPU-bbbb-2)\n"
 PART = "  MIG 1g.18gb     Device  0: (UUID: MIG-aaaa-1)\n"
+LARGER = "  MIG 2g.35gb     Device  1: (UUID: MIG-bbbb-2)\n"
 
 
 @pytest.mark.parametrize(
-    ("printed", "kind"),
+    ("printed", "listed", "kind"),
     [
-        (LISTED * 2, "NVIDIA H200"),
-        (LISTED + PART * 2, "NVIDIA H200 1g.18gb"),
-        (LISTED + PART + PART.replace("1g", "2g"), ""),
-        (LISTED + LISTED.replace("H200", "L4 (rev 2)"), ""),
-        (LISTED.replace("H200", "L4 (rev 2)"), "NVIDIA L4 (rev 2)"),
-        ("", ""),
+        (LISTED + OTHER.replace("L4 (rev 2)", "H200"), None, "NVIDIA H200"),
+        (LISTED + PART + PART.replace("aaaa", "bbbb"), None, "NVIDIA H200 1g.18gb"),
+        (LISTED + PART + LARGER, None, ""),
+        (LISTED + PART + LARGER, "MIG-bbbb-2", "NVIDIA H200 2g.35gb"),
+        (LISTED + OTHER, None, ""),
+        (LISTED + OTHER, "1", "NVIDIA L4 (rev 2)"),
+        (LISTED + OTHER, "GPU-a", "NVIDIA H200"),
+        (LISTED + OTHER, "7", ""),
+        # As in a process of Ray's that has no GPU.
+        (LISTED, "", "NVIDIA H200"),
+        ("", None, ""),
     ],
 )
-def test_gpus_of_one_kind_have_a_name(monkeypatch: pytest.MonkeyPatch, printed: str, kind: str) -> None:
-    """It is that of nvidia-smi, with the profile of parts; of several kinds a trial may get any, so there is none."""
+def test_gpus_of_one_kind_have_a_name(
+    monkeypatch: pytest.MonkeyPatch, printed: str, listed: str | None, kind: str
+) -> None:
+    """It is that of nvidia-smi, with the profile of parts; of several kinds a trial may get any, so there is none.
+
+    Those that CUDA_VISIBLE_DEVICES leaves out do not count.
+    """
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if listed is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
     monkeypatch.setattr("subprocess.run", lambda *_, **__: SimpleNamespace(stdout=printed))
     _listing.cache_clear()
     try:
@@ -160,6 +175,12 @@ def test_gpus_of_one_kind_have_a_name(monkeypatch: pytest.MonkeyPatch, printed: 
 def test_without_gpus_nothing_that_is_listed_matters(count: Count, answer: Any) -> None:
     """A shell may set the variable on every machine; there is no GPU, with and without a driver that says so."""
     assert [count(answer, form) for form in (None, "0", "7", "GPU-a", "")] == [0] * 5
+
+
+def test_an_answer_that_is_no_text_lists_no_gpu(count: Count, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes of no encoding are no error of carsweep's."""
+    monkeypatch.setattr("carcls.machine._LIST_GPUS", ("printf", r"\265\377\n"))
+    assert count(subprocess.run, None) == 0
 
 
 @pytest.mark.parametrize("command", [("no-such-smi",), ("false",), ("sleep", "9")])

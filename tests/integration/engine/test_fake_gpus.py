@@ -140,9 +140,10 @@ SLOW_FORMS = [pytest.param(*form, marks=pytest.mark.slow) for form in FORMS]
 def test_ray_gives_the_gpus_that_carsweep_counts(
     fake_cards: FakeCards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, listed: str
 ) -> None:
-    """Each of as many processes sees another one of them, and a process without a share sees none."""
+    """Each of as many processes sees another one of them, one without a share none, whatever a shell says to Ray."""
     fake_cards.tell(*(Card("GPU-aaaa-1", parts=("MIG-1", "MIG-2")), Card("GPU-bbbb-2"))[:count])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+    monkeypatch.setenv("RAY_EXPERIMENTAL_NOSET_CUDA_VISIBLE_DEVICES", "1")
     uuids = visible_uuids()
     with RaySession() as session:
         (machine,) = session.connect(tmp_path / "ray.log")
@@ -151,6 +152,8 @@ def test_ray_gives_the_gpus_that_carsweep_counts(
             ray.remote(Holder).options(num_cpus=0.1, num_gpus=share).remote() for share in (0, *(1 for _ in uuids))
         ]
         without, *each = ray.get([process.sees.remote() for process in processes])
+        numbered_by = {*ray.get([process.numbered_by.remote() for process in processes])}
+    assert numbered_by == {"PCI_BUS_ID"}  # as nvidia-smi does
     assert without == []
     assert sorted(each) == sorted([uuid] for uuid in uuids)
 

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from carcls.config import TrialConfig
 from carcls.disk import full_disk_named, replacing, reserve
 from carcls.errors import BadData, DiskFull, LostProcess, NoDevice, NonFiniteLoss, OutOfMemory, TrialFailure
+from carcls.machine import is_broken_device
 from carcls.models.classifier import build_classifier
 from carcls.outcome import Measurement
 from carcls.stages import StageStore
@@ -28,6 +29,7 @@ from carcls.training.memory import memory_errors_named
 from carcls.training.optim import build_optimizer
 from sweeps.engine.halt import Halt
 from sweeps.engine.recovery import Recovery, Running
+from sweeps.engine.worker import free_gpu_memory
 from sweeps.failures import (
     POLICIES,
     Failure,
@@ -35,7 +37,6 @@ from sweeps.failures import (
     failure_of,
     failure_of_death,
     has_whole_share,
-    is_broken_device,
     next_try,
 )
 from sweeps.study.study import Study
@@ -111,6 +112,9 @@ def test_a_bug_is_known_again_by_its_type_and_place() -> None:
         RuntimeError("CUDA driver error: out of memory"),
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`"),
+        RuntimeError(
+            "NCCL error in: NCCLUtils.hpp:268, unhandled cuda error\nLast error:\nCuda failure 2 'out of memory'"
+        ),
         RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
         RuntimeError("cuDNN error: CUDNN_STATUS_INTERNAL_ERROR_DEVICE_ALLOCATION_FAILED"),
         RuntimeError("GET was unable to find an engine to execute this computation"),
@@ -176,6 +180,17 @@ def ladder(first: Try, batch_size: int, cores: float) -> list[Try]:
     while (more := next_try(tries[-1], batch_size, cores)) is not None:
         tries.append(more)
     return tries
+
+
+def test_a_process_whose_gpu_is_broken_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a CUDA error PyTorch cannot even give memory back, which must not take the error's place."""
+
+    def empty_cache() -> None:
+        raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", empty_cache)
+    free_gpu_memory()
 
 
 def test_a_lack_of_memory_is_answered_with_a_larger_share_and_then_with_smaller_parts() -> None:

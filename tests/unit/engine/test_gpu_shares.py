@@ -83,6 +83,8 @@ def test_no_count_is_measured_that_nobody_needs_to_know() -> None:
         ([H100], {"concurrency": 4}, 2),
         ([H100], {"cpus_per_trial": 4.0}, 2),
         ([H100], {"cpus_per_trial": 8.0}, 0),
+        ([H100], {"cpus_per_trial": 0.25}, 8),
+        ([Machine(2, 1, gpu_kind="L4")], {"cpus_per_trial": 0.25}, 2),
         ([H100], {"gpus_per_trial": 0.25}, 0),
         ([H100], {"gpus_per_trial": 0.0}, 0),
         ([Machine(4, 1, gpu_kind="L4")], {}, 4),

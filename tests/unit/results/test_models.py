@@ -21,7 +21,7 @@ from carcls.families import TestScore
 from carcls.stages import StageStore
 from sweeps.cli.summary import verdict_lines
 from sweeps.results.leaderboard import Leaderboard
-from sweeps.results.models import compare_winner, count_evaluations, evaluate, find_evaluation
+from sweeps.results.models import compare_winner, count_evaluations, evaluate, export, find_evaluation
 from sweeps.results.result import Compared, SweepResult, TestEvaluation
 from sweeps.trial import TrialRecord
 
@@ -221,6 +221,22 @@ def test_an_evaluation_that_failed_does_not_count(tmp_path: Path, reader: Reader
         assert count_evaluations(tmp_path) == (number - 1, number - 1)
         reader.fails = False
         assert read(tmp_path, number).evaluations == number
+
+
+@pytest.mark.parametrize("evaluated_in", [None, 16])
+def test_the_model_that_is_exported_is_the_one_that_was_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: Reader, evaluated_in: int | None
+) -> None:
+    """A refit that was trained in micro-batches for its score is another model, once memory is free again, too."""
+    exported: list[str] = []
+    monkeypatch.setattr(carcls.families, "refit_trial", lambda config, *_: f"refit-in-{config.micro_batch}")
+    monkeypatch.setattr(carcls.families, "export_trial", lambda *given: exported.append(given[3]))
+    record, data, stages = trial_record(1, 0.5, model="model-1"), Images(), StageStore(tmp_path / "stages")
+    given: dict[str, Any] = {"data": data, "stages": stages, "record": record, "refit": True}
+    score, answers = tmp_path / "test.json", tmp_path / "predictions.npz"
+    evaluate(**given, path=score, predictions=answers, micro_batch=evaluated_in)
+    export(**given, evaluated=score, folder=tmp_path / "model", details={})
+    assert reader.models == exported == [f"refit-in-{evaluated_in}"]
 
 
 def test_files_of_older_versions_count_one_model_an_evaluation(tmp_path: Path, reader: Reader) -> None:

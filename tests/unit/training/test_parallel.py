@@ -30,8 +30,10 @@ from carcls.training import launcher
 from carcls.training.checkpoint import load_model, save_checkpoint
 from carcls.training.images import ImageSource
 from carcls.training.launcher import Launcher
-from carcls.training.loop import Trainer
-from carcls.training.parallel import Parallel, micro_batches
+from carcls.training.loop import Trainer, image_logits
+from carcls.training.memory import memory_errors_named
+from carcls.training.parallel import Parallel
+from carcls.training.process import _device_errors_named
 
 CLASSES, SIDE, IMAGES = 3, 32, 36
 ROWS = np.arange(IMAGES)
@@ -118,7 +120,8 @@ def interrupt_after(epoch: int) -> Callable[[Measurement], None]:
 def test_two_processes_train_what_one_does_in_two_parts(tmp_path: Path, pixels: Path) -> None:
     """Bit for bit, with BatchNorm and clipping: two processes and micro-batches of half the batch add the same halves.
 
-    The running statistics of BatchNorm are those of the first process's parts, as if only these had been seen.
+    The running statistics of BatchNorm are those of the first process's parts, as if only these had been seen; the
+    model that was written has them, and is the one that was validated.
     """
     settings = {"batch_norm": True, "clip_norm": 0.5, "optimizer": "adamw", "lr_schedule": "onecycle"}
     reports: list[Measurement] = []
@@ -133,16 +136,18 @@ def test_two_processes_train_what_one_does_in_two_parts(tmp_path: Path, pixels: 
     )
     counted = {name: value for name, value in two.state_dict().items() if name.endswith("num_batches_tracked")}
     assert set(map(int, counted.values())) == {2 * 3}
+    np.testing.assert_allclose(image_logits(two, one.images, VALIDATION, "fp32"), logits, rtol=1e-5, atol=1e-5)
     assert (logits.shape, [r.epoch for r in reports]) == ((len(VALIDATION), CLASSES), [1, 2])
     assert {path.name for path in tmp_path.iterdir()} >= {"model.safetensors", "checkpoint.pt"}
-    assert not (tmp_path / "logits.npy").exists()
+    assert not {"logits.npy", "meeting"} & {path.name for path in tmp_path.iterdir()}
 
 
 def test_the_step_is_that_of_the_whole_batch(tmp_path: Path, pixels: Path) -> None:
     """Without BatchNorm and dropout three processes train what one does with whole batches, whatever is left of these.
 
-    Batches of 7, 7, 7 and 3 images in parts of (3, 2, 2) and (3, 0, 0). Sums of the same numbers in another order
-    differ in their last bits, of 2⁻²⁴; a few hundred of them, and eight steps of SGD, make less than 10⁻⁵ of it.
+    Batches of 7, 7, 7 and 3 images in parts of 3, 2, 2 and of 3, which the two others repeat without weight. Sums of
+    the same numbers in another order differ in their last bits, of 2⁻²⁴; a few hundred of them, and eight steps of SGD,
+    make less than 10⁻⁵ of it.
     """
     settings = {"batch_size": 7, "optimizer": "sgd", "head_lr": 0.05, "crop": "none", "flip": False}
     three, whole = list[Measurement](), list[Measurement]()
@@ -188,19 +193,25 @@ def test_a_training_goes_on_in_another_number_of_processes(tmp_path: Path, pixel
     micro=st.none() | st.integers(1, 9),
     side=st.sampled_from([32, 64]),
 )
-def test_every_image_is_with_one_process(size: int, processes: int, micro: int | None, side: int) -> None:
-    """The parts make the batch, as equal as can be among those that get one; the first always does.
+def test_every_image_counts_in_one_process(size: int, processes: int, micro: int | None, side: int) -> None:
+    """All processes have as many parts, none of them empty, and those that count make the batch, as equal as can be.
 
-    None has one small image alone, unless the batch has no other.
+    Otherwise synchronised BatchNorm would wait for ever, or a network be given no image. None has one small image
+    alone, unless the batch has no other; and none more than ``micro_batch``, unless three that cannot be divided.
     """
-    batch = np.arange(size)
-    parts = [Parallel(rank, processes).part(batch, side) for rank in range(processes)]
-    lengths = [len(part) for part in parts if len(part)]
-    assert np.concatenate(parts).tolist() == batch.tolist()
-    assert len(parts[0]) == max(lengths) <= min(lengths) + 1
-    assert min(lengths) >= min(size, 1 if side == 64 else 2)
     config = TrialConfig(batch_size=size, micro_batch=micro, image_size=side)
-    assert all(micro_batches(config, part) for part in parts)  # each exchanges gradients in its last part
+    of_ranks = [Parallel(rank, processes).parts(config, np.arange(size)) for rank in range(processes)]
+    counted = list[int]()
+    for at_a_time in zip(*of_ranks, strict=True):
+        counting = [part for part in at_a_time if part.weight]
+        assert at_a_time[0].weight
+        assert all(part.weight == pytest.approx(processes * len(part.positions) / size) for part in counting)
+        counted += [position for part in counting for position in part.positions.tolist()]
+        lengths = [len(part.positions) for part in at_a_time]
+        assert max(lengths) <= min(lengths) + 1
+        assert min(lengths) >= min(size, 1 if side == 64 else 2)
+        assert max(lengths) <= max(micro or size, 3)
+    assert counted == list(range(size))
 
 
 def test_no_process_draws_the_dropout_of_another() -> None:
@@ -242,6 +253,7 @@ serve(fails)
         ("DiskFull", DiskFull, "^of process 1$"),
         ("InputError", InputError, "^of process 1$"),
         ("ValueError", RuntimeError, "^ValueError: a bug"),
+        ("LostProcess", LostProcess, "^process 1 of the 2 that train together of process 1$"),
         ("killed", LostProcess, "process 1 of the 2 that train together died .signal SIGKILL"),
     ],
 )
@@ -273,7 +285,7 @@ def test_one_that_is_killed_in_the_middle_ends_the_others(tmp_path: Path, pixels
         os.kill(children()[1], signal.SIGKILL)
 
     before = time.monotonic()
-    with pytest.raises(LostProcess, match=r"died \(signal SIGKILL"):
+    with pytest.raises(LostProcess, match=r"died \(signal SIGKILL\)\.$"):
         launched(changed(processes=2, epochs=50), pixels).fit(tmp_path, kill_one)
     assert time.monotonic() - before < 120
     assert not children()
@@ -289,6 +301,17 @@ def test_a_loss_that_is_no_number_ends_all(tmp_path: Path, pixels: Path) -> None
     with pytest.raises(NonFiniteLoss, match=r"training loss became nan in epoch 2.*lower the learning rates"):
         launched(changed(processes=2), pixels).fit(tmp_path, lambda _: None)
     assert not children()
+
+
+def test_a_broken_gpu_costs_the_process_that_has_it() -> None:
+    """What CUDA and NCCL say is told as the loss of a process; a lack of memory and a bug are what they are."""
+    said = "NCCL error in: x.cpp:40\nLast error:\nCuda failure {}"
+    with pytest.raises(LostProcess, match=r"^failed \(DistBackendError: NCCL error"), _device_errors_named():
+        raise torch.distributed.DistBackendError(said.format("999 'unknown error'"))
+    with pytest.raises(OutOfMemory), _device_errors_named(), memory_errors_named(PLAIN):
+        raise torch.distributed.DistBackendError(said.format("2 'out of memory'"))
+    with pytest.raises(RuntimeError, match=r"^size mismatch$"), _device_errors_named():
+        raise RuntimeError("size mismatch")
 
 
 def test_batch_norm_is_synchronised_on_gpus_only(tmp_path: Path, pixels: Path) -> None:
@@ -349,17 +372,19 @@ time.sleep(600)
 """
 
 
-@pytest.mark.parametrize("how", ["killed", "its thread ends"])
+@pytest.mark.parametrize("how", ["killed", "killed while they are stopped", "its thread ends"])
 def test_no_helper_outlives_whom_it_works_for(tmp_path: Path, how: str) -> None:
     """They end when the process that started them is killed, or the thread of it that did and that left them."""
-    code = STARTING.format(then="time.sleep(600)" if how == "killed" else "pass")
+    code = STARTING.format(then="pass" if how == "its thread ends" else "time.sleep(600)")
     with importable(tmp_path, "sleeping", SLEEPING):
         parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
         assert parent.stdout is not None
         pids = [int(pid) for pid in parent.stdout.readline().split()]
     assert len(pids) == 2
-    if how == "killed":
+    if how != "its thread ends":
         assert all(map(lives, pids))
+        for pid in pids if "stopped" in how else []:
+            os.kill(pid, signal.SIGSTOP)
         parent.kill()
     wait_until_gone(pids)
     parent.kill()
@@ -401,3 +426,29 @@ def test_a_helper_that_cannot_start_is_heard_of() -> None:
     with Helpers("there_is_no_such_module", [{"a": json.dumps([1])}], [{}]) as helpers:
         assert helpers.hear(60) == (0, None)
         assert "No module named there_is_no_such_module" in helpers.end_of(0)
+
+
+@pytest.mark.parametrize("said", ['{"half', '{"whole": 1}\n{"half'])
+def test_half_a_word_is_none(tmp_path: Path, said: str) -> None:
+    """Of a helper that is killed while it says something, the end is heard all the same."""
+    code = f"import os, sys; sys.stdin.readline(); os.write(1, {said.encode()!r}); os.kill(os.getpid(), 9)"
+    with importable(tmp_path, "cut_off", code), pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        with Helpers("cut_off", [{}], [{}]) as helpers:
+            heard = [helpers.hear(60)]
+            while heard[-1][1] is not None:
+                heard.append(helpers.hear(60))
+            assert helpers.end_of(0) == "signal SIGKILL"
+    assert [word for _, word in heard[:-1]] == [{"whole": 1}] * said.count("whole")
+
+
+def test_helpers_start_beside_each_other(tmp_path: Path) -> None:
+    """An order longer than a pipe holds waits for its own process to be ready, not for those before it."""
+    code = "import time; time.sleep(3); from carcls.helpers import serve; serve(lambda c: c.say(begun=time.time()))"
+    with importable(tmp_path, "slow", code), pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(tmp_path))
+        with Helpers("slow", [{"rows": [0] * 100_000}] * 4, [{}] * 4) as helpers:
+            heard = [said or {} for _, said in (helpers.hear(60) for _ in range(8))]
+    begun = [said["begun"] for said in heard if "begun" in said]
+    assert len(begun) == 4
+    assert max(begun) - min(begun) < 6  # one after the other, the last would be 9 s behind

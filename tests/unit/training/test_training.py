@@ -22,7 +22,7 @@ from carcls.training.checkpoint import load_model
 from carcls.training.embeddings import Embedder, frozen_features
 from carcls.training.images import ImageSource, batches
 from carcls.training.loop import Forward, Trainer
-from carcls.training.parallel import micro_batches
+from carcls.training.parallel import ALONE, micro_batches
 
 CLASSES = 4
 IMAGES = 40
@@ -256,10 +256,10 @@ def test_parts_add_up_to_the_gradient_of_the_batch(size: int, micro: int, loss: 
         config = _changed(SCRATCH, batch_size=size, label_smoothing=0.1, loss=loss, micro_batch=given_micro)
         trainer = _trainer(config.training())
         trainer.classifier.double()
-        parts, labels = micro_batches(config, np.arange(size)), torch.from_numpy(trainer.labels)
+        parts, labels = ALONE.parts(config, np.arange(size)), torch.from_numpy(trainer.labels)
         network = Forward(trainer.classifier, "fp32", "trains")
-        images = ((trainer.images.batch(part).double(), labels[part]) for part in parts)
-        losses.append(float(trainer._step(network, images, len(parts), size)))
+        images = ((trainer.images.batch(rows).double(), labels[rows], weight) for rows, weight in parts)
+        losses.append(float(trainer._step(network, images, len(parts))))
         gradients.append([p.grad for p in trainer.classifier.parameters()])
     assert losses[1] == pytest.approx(losses[0], rel=1e-6)
     for whole, added in zip(*gradients, strict=True):
