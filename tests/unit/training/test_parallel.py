@@ -54,10 +54,15 @@ PLAIN = TrialConfig(
 )
 
 
+_others = set[int]()
+
+
 @pytest.fixture(autouse=True)
 def _reproducibly() -> Iterator[None]:
     """Numbers depend on the threads of each process: two here are one for each of two processes."""
     threads = torch.get_num_threads()
+    _others.clear()
+    _others.update(children())
     make_deterministic()
     torch.set_num_threads(2)
     yield
@@ -273,9 +278,9 @@ def test_a_failure_of_one_process_is_the_trials(
 
 
 def children() -> list[int]:
-    """The processes that this one has started and that live."""
+    """The processes that this one has started since the test began and that live."""
     tasks = Path("/proc/self/task").glob("*/children")
-    return [int(pid) for task in tasks for pid in task.read_text().split()]
+    return [pid for task in tasks for pid in map(int, task.read_text().split()) if pid not in _others]
 
 
 def test_one_that_is_killed_in_the_middle_ends_the_others(tmp_path: Path, pixels: Path) -> None:
