@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from carcls.architecture import architecture_of
 from carcls.catalog import find_backbone
 from carcls.config import ARCHITECTURE_SETTINGS, SCRATCH, TrialConfig
 from carcls.errors import InputError
-from carcls.unfreezing import stays_frozen
 
 if TYPE_CHECKING:
     from sweeps.spec.spec import SweepSpec
@@ -19,8 +17,7 @@ MOST_LOADS = 4
 """Backbones of a sweep whose trials are measured, the heaviest."""
 Load = dict[str, Any]
 """Settings of a TrialConfig, as JSON has them: what memory and speed of a step depend on."""
-_SIZES = ("image_size", "batch_size", "micro_batch")
-_KINDS = ("backbone", "precision", "unfreezing", *ARCHITECTURE_SETTINGS)
+_SETTINGS = ("image_size", "batch_size", "micro_batch", "backbone", "precision", "unfreezing", *ARCHITECTURE_SETTINGS)
 
 
 def loads_of(spec: SweepSpec) -> list[Load]:
@@ -30,26 +27,14 @@ def loads_of(spec: SweepSpec) -> list[Load]:
     any of them: whatever is drawn asks for no more. The optimizer is Adam, which keeps the most.
     """
     by_backbone: dict[str, list[TrialConfig]] = {}
-    for config in _trials_of(spec):
+    for config in spec.configs_to_check(*_SETTINGS):
         by_backbone.setdefault(config.backbone, []).append(config)
     loads = [_heaviest(configs) for configs in by_backbone.values()]
     return sorted(loads, key=lambda load: _arithmetic(TrialConfig.model_validate(load)), reverse=True)[:MOST_LOADS]
 
 
-def _trials_of(spec: SweepSpec) -> Iterator[TrialConfig]:
-    """Yield the documented trials, those that the sweep starts with, and what it may draw, of sizes the largest."""
-    known = [*(config for _, config in spec.experiment_configs()), *(spec.trial_config(start) for start in spec.starts)]
-    yield from known[: spec.trials]
-    if len(known) < spec.trials:
-        ends = {name: domain.ends() for name, domain in spec.search.items()}
-        largest = {name: max(ends[name]) for name in _SIZES if name in ends}
-        names = [name for name in _KINDS if name in ends]
-        for values in itertools.product(*(ends[name] for name in names)):
-            yield spec.trial_config({**largest, **dict(zip(names, values, strict=True))})
-
-
 def _heaviest(configs: Sequence[TrialConfig]) -> Load:
-    training = [config for config in configs if not stays_frozen(config.training().unfreezing, config.epochs)]
+    training = [config for config in configs if config.trains_backbone]
     counted = training or configs
     parts, formats = [config.micro_batch for config in counted], {config.precision for config in counted}
     return {

@@ -13,7 +13,7 @@ from carcls.errors import InputError, OutputError
 from carcls.gpus import busy_note, gpus_seen
 from sweeps.engine.resources import Machine, Share, least_seconds, processes_of, this_machine
 from sweeps.engine.shares import share_of, share_text
-from sweeps.run.data import configs_to_check, data_notes, list_images, located
+from sweeps.run.data import data_notes, list_images, located
 from sweeps.spec.loading import cut_neighbours, with_neighbours_of
 from sweeps.spec.mistakes import Mistakes
 from sweeps.spec.sweep_file import has_begun, is_sweep, read_file, require_kind
@@ -90,7 +90,7 @@ def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]
         if machines:
             with mistakes:
                 share = share_of(spec, out / "stages", machines)
-                require_processes(spec, share)
+                require_processes(spec, share, machines)
                 ready.append((spec, share))
         if listed is not None:
             with mistakes:
@@ -102,7 +102,7 @@ def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]
     busy = busy_note(gpus_seen()) if uses_gpus else ""
     for spec, share in ready:
         with mistakes:  # last, since weights may have to be asked for on the internet
-            found, networks = preflight(configs_to_check(spec, *_OF_NETWORKS), out / "stages", download=not plan)
+            found, networks = preflight(spec.configs_to_check(*_OF_NETWORKS), out / "stages", download=not plan)
             idle = spec.prices.idle_notes(share.gpus, limited=spec.max_cost is not None) if spec.prices else []
             notes = (*found, *idle, *([busy] if busy and not checked else []))
             gpus = share_text(spec, out / "stages", machines)
@@ -146,7 +146,7 @@ def fit_to_data(spec: SweepSpec, gallery: int, *, spare: int = 0) -> tuple[Sweep
         InputError: settings that were given do not fit, such as more neighbours than there are images.
     """
     fitted = cut_neighbours(spec, gallery)
-    most = max(config.k for config in configs_to_check(fitted, "k")) if FAMILIES[spec.family].neighbours else 0
+    most = max(config.k for config in fitted.configs_to_check("k")) if FAMILIES[spec.family].neighbours else 0
     if most > gallery + spare:
         raise InputError(
             f"k must be at most {gallery}, the training images that form the gallery, got {most}. "
@@ -157,27 +157,33 @@ def fit_to_data(spec: SweepSpec, gallery: int, *, spare: int = 0) -> tuple[Sweep
     return fitted, [f"k is searched over {fitted.search['k']} only: the gallery has {gallery} images."]
 
 
-def require_processes(spec: SweepSpec, share: Share) -> None:
+def require_processes(spec: SweepSpec, share: Share, machines: Sequence[Machine]) -> None:
     """Check that trials can be trained in as many processes as their share asks for.
 
     Raises:
-        InputError: none would use the GPUs that each gets; or a batch has fewer images than there are processes, or
-            processes are asked for that are not the GPUs, or what needs GPUs is asked for without any.
+        InputError: none would use the GPUs that each gets; or there are fewer images in a batch, or cores, than
+            processes, or these are not the GPUs, or what needs GPUs is asked for without any.
     """
-    if share.gpus <= 1 and "processes" not in {*spec.config, *spec.fixed, *spec.search}:
+    if share.gpus <= 1 and "processes" not in {*spec.config, *spec.fixed, *spec.search}.union(*spec.starts):
         return
-    trained = [config for config in configs_to_check(spec, *_OF_PROCESSES) if config.trains_backbone]
+    trained = [config for config in spec.configs_to_check(*_OF_PROCESSES) if config.trains_backbone]
     if share.gpus > 1 and not trained:
         raise InputError(
             "gpus_per_trial must be at most 1 where no trial trains its backbone: a head on cached features has one "
             f"process, got {share.gpus:g}. Use --gpus-per-trial 1, or --set unfreezing=full."
         )
+    cores = max(machine.cores for machine in machines)
     for config in trained:
         count = processes_of(config, share.gpus)
         if share.gpus and config.processes not in (1, count):
             raise InputError(
                 f"processes must be the GPUs of a trial ({count}), one for each, got {config.processes}. "
                 f"Use --gpus-per-trial {config.processes}, and leave processes out."
+            )
+        if not share.gpus and count > cores:
+            raise InputError(
+                f"processes must be at most the cores of a machine ({cores}) where trials have no GPUs, got {count}. "
+                "Use --set processes=1: they would share the cores, so several are no faster."
             )
         if count > config.batch_size:
             raise InputError(

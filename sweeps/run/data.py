@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,6 @@ from sweeps.spec.space import Range
 from sweeps.text import counts_text
 
 if TYPE_CHECKING:
-    from carcls.config import TrialConfig
     from carcls.data.config import DataConfig, DataSummary
     from carcls.data.dataset import Dataset
     from carcls.data.manifest import Manifest
@@ -24,21 +22,12 @@ MOST_FINDINGS = 20
 NOT_READ = "images not read yet: counts may fall; --read counts them exactly."
 
 
-def configs_to_check(spec: SweepSpec, *settings: str) -> list[TrialConfig]:
-    """Return trials that together have each combination of what the sweep may take for these settings."""
-    configs = [config for _, config in spec.experiment_configs()]
-    if spec.trials <= len(configs):
-        return configs[: spec.trials]
-    searched = [name for name in settings if name in spec.search]
-    combinations = itertools.product(*(spec.search[name].ends() for name in searched))
-    return [*configs, *(spec.trial_config(dict(zip(searched, values, strict=True))) for values in combinations)]
-
-
 def wanted_sizes(spec: SweepSpec) -> list[int]:
     """Return the sides in pixels of images that trials will need; of a range only the least, if anything."""
-    configs = configs_to_check(spec, "image_size")[: spec.trials]
+    configs = spec.configs_to_check("image_size")[: spec.trials]
     if isinstance(spec.search.get("image_size"), Range):
-        configs = configs[: max(1, len(spec.experiment_configs()))]  # the rest are its ends, which hardly anyone draws
+        known = len(spec.experiments) + len(spec.starts)
+        configs = configs[: max(1, known)]  # the rest are its ends, which hardly anyone draws
     return list(dict.fromkeys(config.image_size for config in configs))
 
 

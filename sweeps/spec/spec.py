@@ -5,6 +5,7 @@ config  <  documented experiment  <  searched settings  <  fixed                
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping
 from random import Random
@@ -214,6 +215,18 @@ class SweepSpec(BaseModel):
     def experiment_configs(self) -> list[tuple[str, TrialConfig]]:
         """Return the documented experiments by name, as this sweep runs them."""
         return [(name, self.trial_config({}, name)) for name in self.experiments]
+
+    def configs_to_check(self, *settings: str) -> list[TrialConfig]:
+        """Return trials that together have each combination of what the sweep may take for these settings.
+
+        They are the documented ones, those that it starts with, and, where more are drawn, one for each combination.
+        """
+        known = [*(config for _, config in self.experiment_configs()), *map(self.trial_config, self.starts)]
+        if self.trials <= len(known):
+            return known[: self.trials]
+        searched = [name for name in settings if name in self.search]
+        combinations = itertools.product(*(self.search[name].ends() for name in searched))
+        return [*known, *(self.trial_config(dict(zip(searched, values, strict=True))) for values in combinations)]
 
     def changed_settings(self, experiment: str) -> dict[str, tuple[Any, Any]]:
         """Return what this sweep runs otherwise than documented: setting -> (documented, used).

@@ -24,7 +24,7 @@ from carcls.machine import usable_cores, visible_gpus
 from carcls.stages import StageStore
 from sweeps.cli.app import carsweep
 from sweeps.cli.exits import DONE, run_command
-from sweeps.engine.resources import Share
+from sweeps.engine.resources import Machine, Share
 from sweeps.engine.session import RaySession
 from sweeps.run.check import check_sweeps, require_processes
 from sweeps.run.command import Command, specs_of_all
@@ -119,6 +119,8 @@ def test_a_plan_asks_everything_once(
         ("scratch", ["batch_size=8"], 8.0, ""),
         ("scratch", ["batch_size=7"], 8.0, r"batch_size must be at least the processes .*\(8\), got 7"),
         ("scratch", ["search.batch_size=[2,64]", "processes=3"], 0.0, r"processes .*\(3\), got 2.*batch_size=3"),
+        ("scratch", ["processes=5"], 0.0, r"processes must be at most the cores of a machine \(4\).*processes=1"),
+        ("scratch", ["starts=[{processes: 5}]"], 0.0, r"processes must be at most the cores"),
         ("scratch", ["processes=2"], 2.0, ""),
         ("scratch", ["processes=2"], 1.0, r"processes must be the GPUs of a trial \(1\).*--gpus-per-trial 2"),
         ("scratch", ["processes=2", "sync_batch_norm=true"], 0.0, "sync_batch_norm must be false"),
@@ -129,10 +131,10 @@ def test_a_plan_asks_everything_once(
 def test_processes_that_cannot_train_together_are_refused(
     family: str, sets: list[str], gpus: float, mistake: str
 ) -> None:
-    """Before anything starts: GPUs that would idle, batches that cannot be divided, and what needs GPUs."""
+    """Before anything starts: idle GPUs, more processes than cores, batches that cannot be divided, GPUs not there."""
     spec, share = load_spec(family, sets=sets, overrides={"data": "/cars"}), Share(2.0, gpus, 1)
     with pytest.raises(InputError, match=mistake) if mistake else nullcontext():
-        require_processes(spec, share)
+        require_processes(spec, share, [Machine(4, int(gpus))])
 
 
 def test_a_sweep_lists_its_images_and_takes_its_lock_once(

@@ -11,7 +11,7 @@ from carcls.architecture import architecture_of
 from carcls.config import TrialConfig
 from carcls.data.config import DataSummary
 from sweeps.engine.resources import Machine, Share, rates_of, this_machine
-from sweeps.run.data import configs_to_check, wanted_sizes
+from sweeps.run.data import wanted_sizes
 from sweeps.run.plan import Plan
 from sweeps.spec.loading import load_spec
 
@@ -45,12 +45,14 @@ def work_of(*sets, **options):
         (("search.image_size=[96,128]",), 8, [224, 96, 128]),
         (("search.image_size=[96,128]",), 2, [224]),
         (("search.image_size=[96,128]", "experiments=[]"), 8, [96, 128]),
+        (("starts=[{image_size: 96}]", "experiments=[]"), 1, [96]),
+        (("search.image_size={low: 128, high: 224, step: 32}", "starts=[{image_size: 96}]"), 8, [224, 96]),
         (("search.image_size={low: 96, high: 224, step: 32}",), 8, [224]),
         (("search.image_size={low: 96, high: 224, step: 32}", "experiments=[]"), 8, [96]),
     ],
 )
 def test_images_are_decoded_at_the_sizes_that_trials_will_need(sets, trials, sizes):
-    """Documented ones and every choice; not what a range might give. A plan counts a pack for each."""
+    """Documented ones, starts and every choice; not what a range might give. A plan counts a pack for each."""
     assert wanted_sizes(load_spec("transfer", sets=sets, overrides={"data": "/cars", "trials": trials})) == sizes
 
 
@@ -200,7 +202,7 @@ def test_the_demo_presets_of_all_families_are_planned_to_take_minutes(family):
 def test_no_network_of_the_packaged_searches_is_too_large_for_its_images():
     """Every depth, stem and image size that a packaged search can combine leaves a pixel at the end."""
     for spec in (load_spec("scratch"), load_spec("scratch", overrides={"data": "/cars"})):
-        for config in configs_to_check(spec, "depth", "stem", "image_size"):
+        for config in spec.configs_to_check("depth", "stem", "image_size"):
             assert config.image_size >= architecture_of(config).least_image_size
 
 
