@@ -6,9 +6,7 @@ Letters: b batch, s side in pixels, n images of a split.
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -23,11 +21,10 @@ from carcls.data.augment import Augmentation, augment, draw_view
 from carcls.errors import NoDevice
 from carcls.machine import PACK_SHARE, held_gpus
 from carcls.training.memory import halved
+from carcls.training.preload import preloaded
 
 NumberFormat = Literal["fp32", "bf16"]
 Answer = TypeVar("Answer")
-Item = TypeVar("Item")
-Made = TypeVar("Made")
 
 BLOCK_PIXELS = 200_000
 """Pixels that a CPU thread takes through all passes at a time: 4 images of 224 pixels, which stay in its cache."""
@@ -287,25 +284,3 @@ def _block(device: torch.device, count: int, side: int) -> int:
     if device.type != "cpu":
         return count
     return torch.get_num_threads() * max(1, BLOCK_PIXELS // side**2)
-
-
-def preloaded(make: Callable[[Item], Made], items: Iterable[Item], ahead: int = 1) -> Generator[Made]:
-    """Yield ``make(item)`` for each item, in order; ``ahead`` threads of one core each make what comes next.
-
-    ``make`` must draw no numbers from global generators, so that the results are those of ``map(make, items)``. What it
-    raises is raised where its result would have been yielded. When the consumer closes the iterator, what has not been
-    started is dropped, and the threads have ended when ``close`` returns.
-    """
-    threads = torch.get_num_threads()
-    waiting: deque[Future[Made]] = deque()
-    pool = ThreadPoolExecutor(ahead, "preload", initializer=torch.set_num_threads, initargs=(1,))
-    try:
-        for item in items:
-            waiting.append(pool.submit(make, item))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(threads)  # the one of our threads became the default of threads to come

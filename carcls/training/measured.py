@@ -32,7 +32,6 @@ from carcls.seeding import make_deterministic
 from carcls.stages import StageStore, note_made, write_json
 from carcls.training.images import ImageSource, NumberFormat, answering_batch, autocast, pick_device
 from carcls.training.memory import halved
-from carcls.unfreezing import stays_frozen
 
 PRECISION, PRECISION_VERSION = "precision", 3
 GAIN = 1.25
@@ -60,8 +59,7 @@ def resolve_precision(
         return config.precision
     if not has_bf16(device):
         return "fp32"
-    training = config.training()
-    frozen = frozen or stays_frozen(training.unfreezing, training.epochs)
+    frozen = frozen or not config.trains_backbone
     key = {**_of_network(config, device), "frozen": frozen, "torch": torch.__version__, "version": PRECISION_VERSION}
     answer: NumberFormat = _found(stages, PRECISION, key, partial(_probe, config, device, frozen))["precision"]
     return answer

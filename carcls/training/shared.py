@@ -28,7 +28,6 @@ from carcls.training.images import ImageSource, NumberFormat, answering_batch, p
 from carcls.training.loop import Trainer
 from carcls.training.measured import resolve_precision
 from carcls.training.memory import memory_errors_named
-from carcls.unfreezing import stays_frozen
 
 SECONDS = 1.0
 """That steps are timed for; the last epoch begun within them is finished."""
@@ -58,7 +57,7 @@ def steps(load: Mapping[str, Any], stages: Path) -> Iterator[dict[str, float]]:
     keep_freed_memory()
     make_deterministic()
     with memory_errors_named(config):
-        frozen = not config.is_from_scratch and stays_frozen(config.unfreezing, config.epochs)
+        frozen = not config.trains_backbone
         precision = resolve_precision(config, device, StageStore(stages), frozen=frozen)
         if device.type == "cuda":  # finding the format took memory that steps do not
             torch.cuda.empty_cache()

@@ -55,7 +55,7 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
         self.halt, self.quarantine = halt, Quarantine(halt.notify)
         self.share = share = share_of(work.spec, work.stages, machines)
         self._work, self._machines = work, machines
-        self._study, self._session, self._common = study, work.session, work.as_order()
+        self._study, self._common = study, work.as_order()
         self._recovery = Recovery(study, halt, self.quarantine, max(machine.cores for machine in machines))
         self._observers, self._on_status, self._goes_on = observers, on_status, goes_on
         self._account = Account(work.spec, share, study.records(), halt.deadline)
@@ -141,7 +141,7 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
         last = self._last if self._is_finished and not self._running else None
         if last is None or self.quarantine.place_of(last.actor).group != group.id.hex():
             return False
-        self._session.keep(last, group)
+        self._work.session.keep(last, group)
         return True
 
     # What Tune reports

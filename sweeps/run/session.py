@@ -73,15 +73,17 @@ class SweepSession:
         images = self.dataset.counts["train"] + self.dataset.counts["validation"]
         return Work(self.spec, self.folder, self.folder / "dataset.json", self.stages.root, self.ray, images)
 
-    def compute(self, function: str, **arguments: Any) -> Any:
+    def compute(self, function: str, trains: TrialRecord | None = None, /, **arguments: Any) -> Any:
         """Return what a function returns, in a trial's process; raises as ``sweeps.engine.task.run_task``.
 
-        One that gets a trial's ``record``, and not the score of its model, may train it.
+        Args:
+            function: ``module:function``.
+            trains: the trial whose model it may have to train; None where it trains none.
+            arguments: of the function.
         """
         from sweeps.engine.task import run_task
 
-        trains = "record" in arguments and "evaluated" not in arguments
-        config = arguments["record"].config if trains else {"batch_size": 1}
+        config = trains.config if trains else {"batch_size": 1}
         size = config.get("micro_batch") or math.ceil(config["batch_size"] / config.get("processes", 1))
         return run_task(self.work, function, arguments, batch_size=size, notify=self.tell)
 
@@ -106,7 +108,7 @@ class SweepSession:
         self.tell(f"evaluating trial {record.number} on the {len(self.dataset.splits.test)} test images")
         work = {"record": record, "refit": refit, "path": path, "predictions": predictions}
         test: TestEvaluation
-        test, notes = self.compute("sweeps.results.models:evaluate", **work)
+        test, notes = self.compute("sweeps.results.models:evaluate", record, **work)
         for note in notes:
             self.tell(note)
         return test

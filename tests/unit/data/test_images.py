@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from carcls.data.augment import Augmentation
-from carcls.training.images import ImageSource, View, answering_batch, batches, preloaded
+from carcls.training.images import ImageSource, View, answering_batch, batches
+from carcls.training.preload import preloaded
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 FULL = Augmentation(crop="resized", window=1.0, crop_scale=0.3, flip=True, rotation=20.0, jitter=0.3)
