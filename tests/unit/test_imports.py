@@ -30,6 +30,7 @@ SWEEPS_LAYERS: list[set[str]] = [
     {"sweeps.spec"},
     {"sweeps.study"},
     {"sweeps.results"},
+    {"sweeps.report"},
     {"sweeps.tracking"},
     {"sweeps.engine"},
     {"sweeps.run"},
@@ -61,6 +62,7 @@ LIBRARY_USERS = {
     "mlflow": {"sweeps.tracking"},
     "click": {"sweeps.cli"},
     "rich": {"sweeps.cli", "sweeps.text"},
+    "jinja2": {"sweeps.report"},
 }
 TORCH = {"torch", "torchvision", "timm"}
 TORCH_FREE_DATA = {"manifest", "layouts", "splits", "pack", "dataset", "demo"}
