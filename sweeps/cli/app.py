@@ -15,6 +15,7 @@ Examples:
   carsweep status                              the status of the latest one
   carsweep resume NAME --trials +20            go on, or extend a sweep
   carsweep reproduce --data stanford_cars      the documented experiments
+  carsweep report NAME                         one page that shows all of it
   carsweep compare                             sweeps side by side
   carsweep promote transfer                    the challenger is champion
   carsweep ui                                  look at the runs in MLflow
@@ -30,6 +31,7 @@ _COMMANDS = {
     "status": ("folder:status", "Show the status of a sweep."),
     "runs": ("folder:runs", "List the sweeps of a folder."),
     "reproduce": ("run:reproduce", "Run the documented experiments; compare with their numbers."),
+    "report": ("report:report", "Write a page that shows what sweeps found."),
     "compare": ("folder:compare", "Show sweeps side by side."),
     "promote": ("tracking:promote", "Make a family's challenger its champion, if it holds up."),
     "gc": ("removal:gc", "Remove cached stages that no sweep needs any more."),
