@@ -10,7 +10,7 @@ from xml.etree.ElementTree import Element
 
 from sweeps.report.svg import node
 from sweeps.results.leaderboard import Leaderboard
-from sweeps.spec.objectives import ACCURACY, Quantity
+from sweeps.spec.objectives import ACCURACY_ALONE, Quantity
 from sweeps.trial import TrialRecord
 
 # So many trials answer to the pointer; of the others all marks of a status are one shape, which keeps the page small.
@@ -116,7 +116,7 @@ class Cast:
 
 def judged_by_epoch(quantity: Quantity) -> Quantity:
     """Return what curves show: the quantity if it is measured after each epoch, else the accuracy."""
-    return quantity if quantity.metric.startswith("val_") else ACCURACY
+    return quantity if quantity.metric.startswith("val_") else ACCURACY_ALONE.first
 
 
 def named(trial: TrialRecord, words: Mapping[str, str] | None = None) -> str:
