@@ -39,7 +39,9 @@ def report(streams: Streams, names: tuple[str, ...], out: Path, output: Path | N
     sweeps = [sweep for name in names for sweep in sweeps_in(out, name)] if names else sweeps_in(out)[:1]
     sweeps = list(dict.fromkeys(sweeps))
     if not sweeps:
-        raise InputError(f"NAME must be of a sweep in {out}, got none that has begun. Run one first, or give its --out.")
+        raise InputError(
+            f"NAME must be of a sweep in {out}, got none that has begun. Run one first, or give its --out."
+        )
     title = names[0] if len(names) == 1 else " and ".join(sweeps) if len(sweeps) < 4 else f"{len(sweeps)} sweeps"
     path = _path_of(output, out, names or sweeps, "md" if markdown else "html")
     compared = side_by_side(out, sweeps) if len(sweeps) > 1 else ()

@@ -176,8 +176,6 @@ def _test_image(result: SweepResult) -> str:
         return "car.jpg"
 
 
-
-
 def _winner_text(result: SweepResult) -> str:
     return winner_text(result.board, refit=bool(result.test and result.test.refit))
 
@@ -187,9 +185,6 @@ def verdict_lines(result: SweepResult) -> list[str]:
     several = len(result.comparison) > 1
     compared = (compared_text(one, result.board, several=several) for one in result.comparison)
     return [*idle_seeds_text(result.board), *compared]
-
-
-
 
 
 def _infeasible_lines(result: SweepResult, shown: Sequence[Row]) -> list[str]:

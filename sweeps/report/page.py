@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carcls.stages import write_text
+from sweeps.report.charts import ChartsPart, charts_part
 from sweeps.report.facts import Facts, read_facts
 from sweeps.report.rows import ReportBoard, board_of
 from sweeps.report.verdict import Verdict, verdict_of
@@ -42,13 +43,14 @@ class SweepReport:
     Attributes:
         id: what the addresses of its sections begin with, unlike another sweep's on the page.
         facts: of the sweep.
-        verdict, board: as they follow from the facts.
+        verdict, board, charts: as they follow from the facts.
     """
 
     id: str
     facts: Facts
     verdict: Verdict
     board: ReportBoard
+    charts: ChartsPart
 
     @property
     def about(self) -> str:
@@ -62,12 +64,15 @@ class SweepReport:
     def winner(self) -> int | None:
         """Number of the trial that leads, as the leaderboard has it."""
         best, confirmed = self.facts.board.best, self.facts.board.best_confirmed
-        return confirmed.number if confirmed else best and best.number
+        leading = confirmed or best
+        return leading.number if leading else None
 
     @property
     def sections(self) -> list[tuple[str, str]]:
         """Addresses and names of its parts."""
-        return [("answer", "Answer"), *([("board", "Leaderboard")] if self.board.rows else [])]
+        board = [("board", "Leaderboard")] if self.board.rows else []
+        charts = [(f"chart-{chart.key}", chart.title) for chart in self.charts.charts]
+        return [("answer", "Answer"), *board, *charts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +122,7 @@ def write_report(
 
 
 def _report(name: str, facts: Facts) -> SweepReport:
-    return SweepReport(name, facts, verdict_of(facts), board_of(facts))
+    return SweepReport(name, facts, verdict_of(facts), board_of(facts), charts_part(facts))
 
 
 def _html(page: ReportPage) -> str:
@@ -133,11 +138,11 @@ def _markdown(page: ReportPage) -> str:
 
 @cache
 def _templates() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
     made = Environment(
         loader=FileSystemLoader(_PAGES),
-        autoescape=lambda name: not (name or "").endswith(".md.j2"),
+        autoescape=select_autoescape(["html.j2"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

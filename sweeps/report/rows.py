@@ -50,11 +50,13 @@ class ReportBoard:
 
     Attributes:
         titles: of the columns.
+        words: titles of those that hold words, not numbers.
         rows: best first.
         left_out: rows that are not among them.
     """
 
     titles: tuple[str, ...]
+    words: frozenset[str]
     rows: tuple[ReportRow, ...]
     left_out: int = 0
 
@@ -78,7 +80,7 @@ def board_of(facts: Facts) -> ReportBoard:
     """Return the leaderboard of a sweep: those rows with ranks that a terminal shows, and all others."""
     board, shown = facts.board, {row.trial.number: row for row in facts.board.shown}
     rows = [shown.get(row.trial.number, row) for row in board.rows]
-    columns = [c for c in COLUMNS if c.title and any(c.value(row) is not None for row in rows)]
+    columns = [c for c in COLUMNS if c.title and any(c.text(row) != DASH for row in rows)]
     settings, repeat = varying_settings([board]), Repeating(facts)
     made = tuple(
         ReportRow(
@@ -90,13 +92,23 @@ def board_of(facts: Facts) -> ReportBoard:
         )
         for row in rows[:MOST_ROWS]
     )
-    return ReportBoard((*(column.title for column in columns), *settings), made, len(rows) - len(made))
+    titles = (*(column.title for column in columns), *settings)
+    words = frozenset(
+        t for t, cells in zip(titles, zip(*(row.cells for row in made), strict=True), strict=False) if _are_words(cells)
+    )
+    return ReportBoard(titles, words, made, len(rows) - len(made))
+
+
+def _are_words(cells: tuple[ReportCell, ...]) -> bool:
+    return any(isinstance(cell.value, str | bool) for cell in cells)
 
 
 def _cells(columns: list[Column[Row]], row: Row) -> Iterator[ReportCell]:
     for column in columns:
         value = column.value(row)
-        yield ReportCell(column.text(row), value if isinstance(value, int | float) else str(value) if column.is_word else None)
+        yield ReportCell(
+            column.text(row), value if isinstance(value, int | float) else str(value) if column.is_word else None
+        )
 
 
 def _settings(names: tuple[str, ...], config: TrialConfig) -> Iterator[ReportCell]:
@@ -124,15 +136,16 @@ class Repeating:
         self._base, self._searched = base.trial_config({}), base.search
 
     def command(self, trial: TrialRecord) -> str:
-        """Return the command line, as a shell reads it; it sets what the packaged spec would search or set otherwise."""
+        """Return the command line, as a shell reads it; it sets what the packaged spec has otherwise."""
         config, base = trial.trial_config, self._base.model_copy(update={"seed": trial.config.get("seed", 0)})
         canonical, of_base, neutral = config.canonical(), base.canonical(), config.neutral()
         wanted = [
             name
             for name in TrialConfig.model_fields
             if name not in ("family", "seed", "processes")
-            if canonical.get(name) != of_base.get(name)
-            or (name not in neutral and (name in self._searched or getattr(config, name) != getattr(base, name)))
+            if name in self._searched
+            or canonical.get(name) != of_base.get(name)
+            or (name not in neutral and getattr(config, name) != getattr(base, name))
         ]
         sets = [*self._sets, *(f"{name}={_word(getattr(config, name))}" for name in wanted)]
         several = ["--gpus-per-trial", str(config.processes)] if config.processes > 1 else []

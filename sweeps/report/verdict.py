@@ -72,7 +72,9 @@ def _figures(facts: Facts, best: TrialRecord) -> Iterator[Figure]:
         yield Figure("Validation accuracy", percent(accuracy), note)
     for goal in board.goals.objectives:
         if goal.name != "accuracy" and goal.metric in best.metrics:
-            yield Figure(goal.name.replace("_", " ").capitalize(), goal.write(best.metrics[goal.metric]), "an objective")
+            yield Figure(
+                goal.name.replace("_", " ").capitalize(), goal.write(best.metrics[goal.metric]), "an objective"
+            )
     if tested:
         yield Figure("Test accuracy", percent(tested.metrics.get("test_accuracy")), _test_note(tested))
     else:
