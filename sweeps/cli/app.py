@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
 
 import click
@@ -61,6 +62,18 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, str(command.short_help)) for name, command in self.commands.items()])
 
 
+def _print_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    """Print the version that is installed; a checkout need not be."""
+    if asked and not ctx.resilient_parsing:
+        from importlib.metadata import PackageNotFoundError, version
+
+        number = "of a checkout that is not installed"
+        with suppress(PackageNotFoundError):
+            number = version("carsweep")
+        click.echo(f"carsweep {number}")
+        ctx.exit()
+
+
 @click.group(
     "carsweep",
     cls=LazyGroup,
@@ -69,7 +82,14 @@ class LazyGroup(click.Group):
     epilog=_EPILOG,
     no_args_is_help=True,
 )
-@click.version_option(package_name="carsweep", message="carsweep %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
 def carsweep() -> None:
     """Hyperparameter sweeps for fine-grained image recognition.
 

@@ -2,7 +2,7 @@
 
 FACE = {
     "cleaning": ("Cleared", "KEEP", "clear", "removed_text"),
-    "command": ("Command", "chosen_experiments", "specs_of_all", "specs_of_experiments"),
+    "command": ("Command", "chosen_experiments", "default_name", "specs_of_all", "specs_of_experiments"),
     "comparison": (
         "Comparison",
         "NARROW_COLUMNS",
