@@ -64,7 +64,8 @@ def carry_out(command: Command, streams: Streams, *, dry_run: bool = False, read
 
     outcome, interrupted = None, partial(_interrupted, command.name, command.out)
     with suppress(KeyboardInterrupt), last_words(interrupted):
-        outcome = run_sweeps(command, partial(open_view, console=streams.progress), streams.notify)
+        view = partial(open_view, console=streams.progress, stages=command.root / "stages")
+        outcome = run_sweeps(command, view, streams.notify)
     if outcome is None:
         streams.answer({"error": "interrupted"})
         return interrupted()
