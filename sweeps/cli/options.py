@@ -122,6 +122,10 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "dry-run": {"is_flag": True, "help": "Make the checks of a run, print the plan and stop."},
     "read": {"is_flag": True, "help": "With --dry-run: read the images first, for exact counts."},
     "address": {"metavar": "ADDRESS", "help": "Run on the Ray cluster at this address. Default: this machine."},
+    "notify": {
+        "metavar": "URL",
+        "help": "POST one JSON there at the end, a stop, a failure. Default: $CARSWEEP_NOTIFY.",
+    },
 }
 # Those that are declared otherwise than by their own names.
 _DECLARED = {
