@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -31,7 +30,7 @@ Examples:
   carsweep run {family} --set {example}
   carsweep run {family} --spec my.yaml --dry-run
 
-Each setting of a trial, of the data and of the search can be set with --set; docs/cli.md has the list."""
+Whatever --set can set: carsweep list settings {family}. All about one: carsweep explain dropout"""
 _ALL_EPILOG = """\b
 Examples:
   carsweep run all
@@ -43,7 +42,7 @@ _RESUME_EPILOG = """\b
 Examples:
   carsweep resume cars                                after Ctrl-C, or a crash
   carsweep resume cars --trials +20 --hours +2        more of the same
-  carsweep resume cars --set space.dropout.high=0.8   a wider search
+  carsweep resume cars --set search.dropout.high=0.8   a wider search
   carsweep resume cars --set early_stopping.enabled=false --concurrency 1"""
 _REPRODUCE_EPILOG = """\b
 Examples:
@@ -65,7 +64,8 @@ def carry_out(command: Command, streams: Streams, *, dry_run: bool = False, read
 
     outcome, interrupted = None, partial(_interrupted, command.name, command.out)
     with suppress(KeyboardInterrupt), last_words(interrupted):
-        outcome = run_sweeps(command, partial(open_view, console=streams.progress), streams.notify)
+        view = partial(open_view, console=streams.progress, stages=command.root / "stages")
+        outcome = run_sweeps(command, view, streams.notify)
     if outcome is None:
         streams.answer({"error": "interrupted"})
         return interrupted()
@@ -123,6 +123,7 @@ def _command_of(
     out: Path,
     tracking_uri: str | None,
     address: str | None,
+    notify: str | None,
     **swept: Any,
 ) -> Command:
     """Return what the options of ``carsweep run WHAT`` ask for.
@@ -130,26 +131,21 @@ def _command_of(
     Raises:
         SpecError: they make no sweep; all mistakes together.
     """
-    from sweeps.run.command import Command, specs_of_all
+    from sweeps.run.command import Command, default_name, specs_of_all
     from sweeps.spec.loading import load_spec
 
     overrides = {option: value for option, value in swept.items() if value is not None}
     if what == "all":
         if spec_file is not None:
             raise click.UsageError("--spec is of one family: use carsweep run FAMILY --spec, or --set here.")
-        name, trials = name or _default_name(what), overrides.pop("trials", None)
+        name, trials = name or default_name(what), overrides.pop("trials", None)
         specs = specs_of_all(name=name, sets=sets, overrides=overrides, trials=trials)
     else:
         spec = load_spec(what, spec_file=spec_file, sets=sets, overrides={**overrides, "name": name})
-        name = spec.name or _default_name(what)
+        name = spec.name or default_name(what)
         specs = (spec.model_copy(update={"name": name}),)
     kind: Kind = "all" if what == "all" else "sweep"
-    return Command(kind, name, specs, tracking_uri, out=out, address=address)
-
-
-def _default_name(what: str) -> str:
-    """Return the name of a sweep or job that was given none: what it is, and when it began."""
-    return f"{what}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return Command(kind, name, specs, tracking_uri, out=out, address=address, notify=notify)
 
 
 def _add(what: str, about: str, short: str, epilog: str) -> None:
@@ -181,9 +177,9 @@ _add(
 @click.command("resume", cls=SettingsCommand, epilog=_RESUME_EPILOG)
 @click.argument("name")
 @click.option("--trials", metavar="N|+N", help="How many trials in all, or how many more.")
-@click.option("--hours", metavar="H|+H", help="Start no trial after so many hours from now.")
-@click.option("--set", "sets", metavar="KEY=VALUE …", multiple=True, help="Change a setting; space.X is the search's.")
-@options("concurrency", "cpus-per-trial", "gpus-per-trial", "out", "known-tracking-uri", "address")
+@click.option("--hours", metavar="H|+H", help="Start no trial after so long from now: 1.5, 90m, 1h30m.")
+@click.option("--set", "sets", metavar="KEY=VALUE …", multiple=True, help="Change a setting, or search.X.")
+@options("concurrency", "cpus-per-trial", "gpus-per-trial", "out", "known-tracking-uri", "address", "notify")
 @click.option("--dry-run", is_flag=True, help="Print what would change, and stop.")
 @answering
 def resume(
@@ -195,6 +191,7 @@ def resume(
     out: Path,
     tracking_uri: str | None,
     address: str | None,
+    notify: str | None,
     dry_run: bool,
     **resources: Any,
 ) -> int:
@@ -207,7 +204,7 @@ def resume(
     """
     from sweeps.run.remembered import extended, recall
 
-    known = replace(recall(out, name, tracking_uri), address=address)
+    known = replace(recall(out, name, tracking_uri), address=address, notify=notify)
     command = extended(known, trials=trials, hours=hours, sets=sets, resources=resources)
     changes = command.changes or ()
     for change in changes:
@@ -224,7 +221,7 @@ def resume(
 @click.option("--family", type=FAMILY, help="Only this family's.")
 @click.option("--scale", type=click.Choice(["documented", "demo"]), default="documented", help="How large they run.")
 @options("data", "set", "cpus-per-trial", "gpus-per-trial", "concurrency", "name", "out", "tracking-uri")
-@options("seed", "weights", "address", "dry-run", "read")
+@options("seed", "weights", "address", "notify", "dry-run", "read")
 @answering
 def reproduce(
     streams: Streams,
@@ -236,6 +233,7 @@ def reproduce(
     out: Path,
     tracking_uri: str | None,
     address: str | None,
+    notify: str | None,
     dry_run: bool,
     read: bool,
     **given: Any,
@@ -246,9 +244,9 @@ def reproduce(
     registered. The tables are printed and written to OUT/NAME/reproduction.md and reproduction.json; they say whatever
     differs from the documentation.
     """
-    from sweeps.run.command import Command, chosen_experiments, specs_of_experiments
+    from sweeps.run.command import Command, chosen_experiments, default_name, specs_of_experiments
 
-    name = name or _default_name("reproduce")
+    name = name or default_name("reproduce")
     specs = specs_of_experiments(
         chosen_experiments(experiments, family),
         name=name,
@@ -256,5 +254,5 @@ def reproduce(
         overrides={option: value for option, value in given.items() if value is not None},
         demo_scale=scale == "demo",
     )
-    command = Command("reproduce", name, specs, tracking_uri, out=out, address=address)
+    command = Command("reproduce", name, specs, tracking_uri, out=out, address=address, notify=notify)
     return carry_out(command, streams, dry_run=dry_run, read=read)

@@ -165,6 +165,12 @@ class SweepResult:
         """Whether it has a registered model."""
         return self.registered is not None
 
+    def has_all(self, trials: Iterable[TrialRecord]) -> bool:
+        """Tell whether the sweep left all its trials ended, and ``trials`` has none that it did not know of."""
+        then = {trial.number: trial.status for trial in self.trials}
+        same = all(then.get(record.number) == record.status for record in trials if record.derived_from is None)
+        return same and "running" not in then.values() and not self.interrupted
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values; a number that JSON has no word for (NaN, infinity) becomes null."""
         own = {part.name: getattr(self, part.name) for part in fields(self) if part.name not in ("board", "winner")}
