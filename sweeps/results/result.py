@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sweeps.spec.spec import SweepSpec
 
 RESULT = "result.json"
+TEST_PREDICTIONS = "test-predictions.npz"
 # The budget that ends a sweep; empty while none does.
 UsedUp = Literal["", "hours", "epochs", "cost"]
 _OF_THE_BEST = ("number", "params", "metrics", "confirms")

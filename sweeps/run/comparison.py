@@ -19,8 +19,7 @@ from carcls.evaluation.significance import LEVEL, NO_DIFFERENCE, PairedCompariso
 from sweeps.report.page import SideBySide
 from sweeps.results.leaderboard import COLUMNS as ROW_COLUMNS
 from sweeps.results.leaderboard import Row, half_width, varying_settings
-from sweeps.results.result import SweepResult, read_result
-from sweeps.run.session import TEST_PREDICTIONS
+from sweeps.results.result import TEST_PREDICTIONS, SweepResult, read_result
 from sweeps.run.status import sweeps_in
 from sweeps.text import Column, counts_text, duration, json_of, markdown_table, percent, points, table_of
 
