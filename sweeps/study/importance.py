@@ -27,7 +27,7 @@ from sweeps.trial import TrialRecord
 
 LEAST = 10
 # f-ANOVA takes seconds for so many; of more, so many are drawn by lot.
-MOST = 300
+MOST = 200
 # Of f-ANOVA's forest. Optuna's 64 take four times as long and change shares by about a hundredth.
 TREES = 16
 
