@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from carcls.config import TrialConfig
 from carcls.errors import TrackingError, TrialFailure
 from carcls.stages import StageStore, write_json
+from sweeps.results.environment import environment_here
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.results.models import find_evaluation
 from sweeps.results.result import RESULT, TEST_PREDICTIONS, Registered, SweepResult, TestEvaluation, spent_dict
@@ -133,6 +134,7 @@ class SweepSession:
             interrupted=engine.interrupted,
             spent=spent_dict(trials, self.spec.prices),
             **stage_use(trials),
+            environment=environment_here(),
         )
 
     def save(self, result: SweepResult) -> None:
