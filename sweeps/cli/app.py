@@ -36,7 +36,7 @@ _COMMANDS = {
     "list": ("listing:listing", "List backbones, experiments or specs."),
     "delete": ("removal:delete", "Remove a sweep, with its runs in MLflow."),
     "tracking": ("tracking:tracking", "Keep MLflow in line with the sweeps."),
-    "ui": ("tracking:ui", "Open MLflow's pages on the runs."),
+    "ui": ("ui:ui", "Open MLflow's pages on a sweep."),
 }
 
 
