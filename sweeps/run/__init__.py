@@ -2,7 +2,7 @@
 
 FACE = {
     "cleaning": ("Cleared", "KEEP", "clear", "removed_text"),
-    "command": ("Command", "chosen_experiments", "specs_of_all", "specs_of_experiments"),
+    "command": ("Command", "chosen_experiments", "default_name", "specs_of_all", "specs_of_experiments"),
     "comparison": (
         "Comparison",
         "NARROW_COLUMNS",
@@ -11,6 +11,7 @@ FACE = {
         "WINNER_COLUMNS",
         "columns_of",
         "compare_sweeps",
+        "side_by_side",
         "sweep_json",
     ),
     "plan": ("Plan",),
