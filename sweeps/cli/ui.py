@@ -27,21 +27,21 @@ _ALL = "#/experiments?workflowType=machine_learning"
 
 
 @click.command("ui")
-@click.argument("name", required=False)
+@click.argument("sweep", metavar="[NAME]", required=False)
 @options("out")
 @click.option("--tracking-uri", metavar="URI", help="MLflow store to show instead; needed when it has a password.")
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port to listen on.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--optuna", is_flag=True, help="Show the search of the sweep NAME on optuna-dashboard's pages.")
-def ui(name: str | None, out: Path, tracking_uri: str | None, port: int, host: str, optuna: bool) -> int:
+def ui(sweep: str | None, out: Path, tracking_uri: str | None, port: int, host: str, optuna: bool) -> int:
     """Open MLflow's pages on the leaderboard of NAME, a sweep or a job; without it, of the sweep last written to."""
     if optuna:
         _require_free(host, port)
-        return _serve(_dashboard(out, name, host, port), os.environ, lambda: f"Open http://{host}:{port}{_STOPS}")
-    uri = tracking_uri or (_recorded_uri(out, name) if name else None) or store_of(out)
-    page = partial(_page, out, name, uri)
+        return _serve(_dashboard(out, sweep, host, port), os.environ, lambda: f"Open http://{host}:{port}{_STOPS}")
+    uri = tracking_uri or (_recorded_uri(out, sweep) if sweep else None) or store_of(out)
+    page = partial(_page, out, sweep, uri)
     if uri.startswith(("http://", "https://")):
-        click.echo(f"The runs are on a tracking server: {mask_secrets(uri).rstrip('/')}/{page() if name else ''}")
+        click.echo(f"The runs are on a tracking server: {mask_secrets(uri).rstrip('/')}/{page() if sweep else ''}")
         return DONE
     _require_free(host, port)
     click.echo(f"MLflow starts on {mask_secrets(uri)}, which takes some seconds.")

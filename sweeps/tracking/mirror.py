@@ -95,6 +95,7 @@ class Mirror:
         self, runs: SweepRuns, sweep: Update, warn: Callable[[str], None], around: Surroundings | None = None
     ) -> None:
         self._runs, self._warn, self._files, self._around = runs, warn, sweep.files, around
+        self._shown: Sequence[Path] = ()
         self._note = sweep.tags.get(NOTE, "")
         self._sweep = replace(sweep, tags={**sweep.tags, STATE: "running"}, files={}, status="RUNNING")
         self._thread = threading.Thread(target=self._work, name="carsweep-mlflow", daemon=True)
@@ -142,7 +143,7 @@ class Mirror:
             best: number of the best trial by validation accuracy.
             metrics: more numbers to show, such as the winner's ``test_accuracy``.
             outcome: what came of it, in words.
-            files: of text, that are kept as artifacts, where they are there.
+            files: of text, that are kept as artifacts, where they are there when the mirror is closed.
         """
         searched = (record for record in records if record.derived_from is None and record.confirms is None)
         counts: Counter[str] = Counter(record.status for record in searched)
@@ -155,10 +156,10 @@ class Mirror:
             tags["carsweep.best_run_id"] = run.run_id
         if outcome:
             tags[NOTE] = f"**{outcome}**\n\n{self._note}"
-        texts = {file.name: file.read_text(encoding="utf-8") for file in files if file.is_file()}
+        self._shown = files
         # The step counts finished trials, so that a sweep that was extended shows both results.
         points = ((sum(counts[status] for status in STATUS), {**shown, **(metrics or {})}),)
-        self._sweep = replace(self._sweep, tags=tags, points=points, files=texts)
+        self._sweep = replace(self._sweep, tags=tags, points=points)
         self._post(None, partial(self._runs.write, None, self._sweep))
 
     def flush(self, seconds: float = 30.0, tries: int = 1) -> bool:
@@ -296,7 +297,8 @@ class Mirror:
         if self._failures:
             self._runs.read()  # closes runs that MLflow made twice, perhaps after it was asked again
         self._runs.close_open(INTERRUPTED)  # of trials that this process ran, or an earlier one that was killed
-        self._runs.write(None, self._sweep)
+        texts = {file.name: file.read_text(encoding="utf-8") for file in self._shown if file.is_file()}
+        self._runs.write(None, replace(self._sweep, files=texts))
         if self._around is not None:
             self._runs.describe(self._around.view)
 
