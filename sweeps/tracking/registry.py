@@ -36,6 +36,23 @@ _NEEDED = ("mlflow", "torch", "torchvision", "timm", "safetensors", "numpy", "pa
 REFIT = "refit"
 
 
+def load_model(tracking: Tracking, registered: Registered) -> Any:
+    """Return a version of a registered model as a pyfunc; MLflow's global URIs stay what they were.
+
+    Raises:
+        TrackingError: MLflow does not have it, or does not answer.
+    """
+    before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    with explained(tracking), patience():
+        mlflow.set_tracking_uri(tracking.uri)
+        mlflow.set_registry_uri(tracking.uri)
+        try:
+            return mlflow.pyfunc.load_model(f"models:/{registered.name}/{registered.version}")
+        finally:
+            mlflow.set_tracking_uri(before[0])
+            mlflow.set_registry_uri(before[1])
+
+
 class TrialModel:
     """What MLflow has of the model of a sweep's best trial.
 
