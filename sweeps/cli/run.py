@@ -30,7 +30,7 @@ Examples:
   carsweep run {family} --set {example}
   carsweep run {family} --spec my.yaml --dry-run
 
-Each setting of a trial, of the data and of the search can be set with --set; docs/cli.md has the list."""
+Whatever --set can set: carsweep list settings {family}. All about one: carsweep explain dropout"""
 _ALL_EPILOG = """\b
 Examples:
   carsweep run all
@@ -42,7 +42,7 @@ _RESUME_EPILOG = """\b
 Examples:
   carsweep resume cars                                after Ctrl-C, or a crash
   carsweep resume cars --trials +20 --hours +2        more of the same
-  carsweep resume cars --set space.dropout.high=0.8   a wider search
+  carsweep resume cars --set search.dropout.high=0.8   a wider search
   carsweep resume cars --set early_stopping.enabled=false --concurrency 1"""
 _REPRODUCE_EPILOG = """\b
 Examples:
@@ -64,7 +64,8 @@ def carry_out(command: Command, streams: Streams, *, dry_run: bool = False, read
 
     outcome, interrupted = None, partial(_interrupted, command.name, command.out)
     with suppress(KeyboardInterrupt), last_words(interrupted):
-        outcome = run_sweeps(command, partial(open_view, console=streams.progress), streams.notify)
+        view = partial(open_view, console=streams.progress, stages=command.root / "stages")
+        outcome = run_sweeps(command, view, streams.notify)
     if outcome is None:
         streams.answer({"error": "interrupted"})
         return interrupted()
@@ -176,8 +177,8 @@ _add(
 @click.command("resume", cls=SettingsCommand, epilog=_RESUME_EPILOG)
 @click.argument("name")
 @click.option("--trials", metavar="N|+N", help="How many trials in all, or how many more.")
-@click.option("--hours", metavar="H|+H", help="Start no trial after so many hours from now.")
-@click.option("--set", "sets", metavar="KEY=VALUE …", multiple=True, help="Change a setting; space.X is the search's.")
+@click.option("--hours", metavar="H|+H", help="Start no trial after so long from now: 1.5, 90m, 1h30m.")
+@click.option("--set", "sets", metavar="KEY=VALUE …", multiple=True, help="Change a setting, or search.X.")
 @options("concurrency", "cpus-per-trial", "gpus-per-trial", "out", "known-tracking-uri", "address", "notify")
 @click.option("--dry-run", is_flag=True, help="Print what would change, and stop.")
 @answering

@@ -6,9 +6,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from xml.etree.ElementTree import Element
+from xml.etree.ElementTree import Element, SubElement
 
-from sweeps.report.svg import node
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.spec.objectives import ACCURACY_ALONE, Quantity
 from sweeps.trial import TrialRecord
@@ -99,11 +98,13 @@ class Cast:
             if trial.number in self.alone:
                 numbers = dict.fromkeys((trial.number, self.best_of.get(trial.number, trial.number)))
                 said = {"class": self.kind(trial), "data-trial": " ".join(map(str, numbers))}
-                paths = [node("path", {"class": kind, "d": path}) for kind, path in shape.paths.items()]
-                alone.append(node("g", said, node("title", {}, shape.words), *paths))
+                alone.append(Element("g", said))
+                SubElement(alone[-1], "title").text = shape.words
+                for kind, path in shape.paths.items():
+                    SubElement(alone[-1], "path", {"class": kind, "d": path})
             for kind, path in shape.paths.items() if trial.number not in self.alone else ():
                 rest[f"trial {trial.status} rest {kind}"].append(path)
-        merged = [node("path", {"class": kind, "d": "".join(dict.fromkeys(paths))}) for kind, paths in rest.items()]
+        merged = [Element("path", {"class": kind, "d": "".join(dict.fromkeys(paths))}) for kind, paths in rest.items()]
         return merged + alone[::-1]
 
     def left_out(self, numbers: Sequence[int], what: str) -> tuple[str, ...]:

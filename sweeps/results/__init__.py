@@ -19,6 +19,7 @@ FACE = {
         "RESULT",
         "Registered",
         "SweepResult",
+        "TEST_PREDICTIONS",
         "TestEvaluation",
         "UsedUp",
         "find_result",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sweeps.spec.spec import SweepSpec
 
 RESULT = "result.json"
+TEST_PREDICTIONS = "test-predictions.npz"
 # The budget that ends a sweep; empty while none does.
 UsedUp = Literal["", "hours", "epochs", "cost"]
 _OF_THE_BEST = ("number", "params", "metrics", "confirms")
@@ -163,6 +164,12 @@ class SweepResult:
     def is_whole(self) -> bool:
         """Whether it has a registered model."""
         return self.registered is not None
+
+    def has_all(self, trials: Iterable[TrialRecord]) -> bool:
+        """Tell whether the sweep left all its trials ended, and ``trials`` has none that it did not know of."""
+        then = {trial.number: trial.status for trial in self.trials}
+        same = all(then.get(record.number) == record.status for record in trials if record.derived_from is None)
+        return same and "running" not in then.values() and not self.interrupted
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values; a number that JSON has no word for (NaN, infinity) becomes null."""

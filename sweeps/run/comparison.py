@@ -16,12 +16,12 @@ from carcls.data.config import DataSummary
 from carcls.errors import InputError
 from carcls.evaluation.predictions import StoredPredictions, read_predictions
 from carcls.evaluation.significance import LEVEL, NO_DIFFERENCE, PairedComparison, compare_hits, holm
+from sweeps.report.page import SideBySide
 from sweeps.results.leaderboard import COLUMNS as ROW_COLUMNS
 from sweeps.results.leaderboard import Row, half_width, varying_settings
-from sweeps.results.result import SweepResult, read_result
-from sweeps.run.session import TEST_PREDICTIONS
+from sweeps.results.result import TEST_PREDICTIONS, SweepResult, read_result
 from sweeps.run.status import sweeps_in
-from sweeps.text import Column, counts_text, duration, json_of, markdown_table, percent, points, table_of
+from sweeps.text import Column, counts_text, duration, json_of, markdown_table, percent, plural, points, table_of
 
 if TYPE_CHECKING:
     from sweeps.run.command import Command
@@ -223,6 +223,20 @@ def _pairs(answers: Mapping[str, StoredPredictions]) -> tuple[Pair, ...]:
         Pair(one, other, numbers, p, "better" if p <= LEVEL else NO_DIFFERENCE)
         for (one, other, numbers), p in zip(compared, adjusted, strict=True)
     )
+
+
+def side_by_side(out: Path, names: Sequence[str]) -> list[SideBySide]:
+    """Return sweeps beside each other as a report shows them, those of one data set together; errors as above."""
+    groups = compare_sweeps(out, names).groups
+    columns = [column for column in COLUMNS if column.title]
+    return [
+        SideBySide(
+            f"{group.data.name}: {plural(len(group.sweeps), 'sweep')} compared",
+            table_of(columns, group.sweeps),
+            tuple(map(str, group.pairs)),
+        )
+        for group in groups
+    ]
 
 
 @dataclass(frozen=True, slots=True)
