@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -16,7 +16,9 @@ from carcls.config import TrialConfig
 from carcls.errors import InputError
 from sweeps.cli.folder import status_lines
 from sweeps.interrupts import interruptible
+from sweeps.report.charts import charts_part
 from sweeps.report.facts import Facts, read_facts
+from sweeps.report.page import write_report
 from sweeps.results.leaderboard import Row, shown_columns, varying_settings
 from sweeps.results.result import SweepResult
 from sweeps.run.command import Command, default_name
@@ -30,8 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _SHOWN = 20
-# Columns of whole numbers, also where no trial has one.
-_NUMBERS = ("rank", "derived_from", "confirms")
+_DTYPES = {bool: "boolean", int: "Int64", float: "float64", str: "string"}
 
 
 def run_sweep(
@@ -109,13 +110,22 @@ def _run(command: Command, quiet: bool) -> None:
     console, is_whole = progress_console(quiet=quiet), False
     try:
         with interruptible():
-            outcome = run_sweeps(command, partial(open_view, console=console), partial(say, console))
+            view = partial(open_view, console=console, stages=command.root / "stages")
+            outcome = run_sweeps(command, view, partial(say, console))
             is_whole = outcome is not None and not outcome.interrupted
             if not is_whole:
                 raise KeyboardInterrupt
     except KeyboardInterrupt:
         say(console, f"Interrupted. What there is: load_sweep({command.name!r}). To go on: name={command.name!r}.")
         raise
+
+
+def _dtype(values: Sequence[Any]) -> str:
+    """Return the pandas type of plain values among which some may be missing."""
+    kinds = {type(value) for value in values if value is not None}
+    if len(kinds) < 2:
+        return _DTYPES.get(next(iter(kinds), int), "object")
+    return "float64" if kinds == {int, float} else "object"
 
 
 def load_sweep(name: str, *, out: str | Path = "runs") -> Sweep:
@@ -132,6 +142,17 @@ def load_sweep(name: str, *, out: str | Path = "runs") -> Sweep:
             f"name must be of one sweep, got {name!r}, a job of several: {several}. Load these one by one."
         )
     return Sweep(sweep_status(folder, name), read_facts(folder / name))
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing that a notebook shows: ``svg`` is a file that needs nothing else."""
+
+    title: str
+    svg: str = field(repr=False)
+
+    def _repr_svg_(self) -> str:
+        return self.svg
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -181,8 +202,11 @@ class Sweep:
         searched = {*self.facts.spec.search, *varying_settings([board])}
         names = [name for name in TrialConfig.model_fields if name in searched]
         rows = [self._row(trials[number], ranks.get(number), names) for number in dict.fromkeys((*ranks, *trials))]
-        frame = pd.DataFrame(rows, dtype=object).convert_dtypes(convert_floating=False)
-        return frame.astype(dict.fromkeys(_NUMBERS, "Int64")).set_index("number") if rows else frame
+        columns = {
+            name: [row.get(name) for row in rows] for name in dict.fromkeys(name for row in rows for name in row)
+        }
+        frame = pd.DataFrame({name: pd.Series(own, dtype=_dtype(own)) for name, own in columns.items()})
+        return frame.set_index("number") if rows else frame
 
     def _row(self, trial: TrialRecord, rank: int | None, names: Sequence[str]) -> dict[str, Any]:
         idle = trial.trial_config.neutral()
@@ -209,6 +233,19 @@ class Sweep:
             for trial in self.facts.board.trials
             for measured in trial.history
         )
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """The charts of the report, by name."""
+        part = charts_part(self.facts)
+        titles = {chart.key: chart.title for chart in part.charts}
+        return {key: Figure(titles[key], svg) for key, svg in part.figures.items()}
+
+    def report(self, path: str | Path | None = None) -> Path:
+        """Write the report, one HTML page, to ``path`` or else into the sweep's folder, and return where it is."""
+        page = Path(path).expanduser().absolute() if path else self.facts.folder / "report.html"
+        write_report([self.facts.folder], page, title=self.name)
+        return page
 
     def model(self, *, tracking_uri: str | None = None) -> Any:
         """Return the registered model, MLflow's pyfunc: ``predict`` takes paths of images.
