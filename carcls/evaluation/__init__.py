@@ -1,6 +1,6 @@
 FACE = {
     "metrics": ("answer_metrics", "classification_metrics", "neighbours_needed", "retrieval_metrics", "softmax"),
-    "calibration": ("Calibration", "calibration"),
+    "calibration": ("Calibration", "ConfidenceBin", "calibration"),
     "confusion": ("Cell", "ClassScore", "ConfusedPair", "class_scores", "confused_pairs", "count_answers"),
     "grouping": ("GroupScore", "car_groups", "group_scores"),
     "predictions": ("StoredPredictions", "read_predictions", "read_probabilities"),

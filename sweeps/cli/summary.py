@@ -11,35 +11,26 @@ from rich.console import Console, RenderableType
 from rich.markdown import Markdown
 from rich.text import Text
 
-from sweeps.cli.output import WIDE, callable_name, carsweep_command, duplicates_text, saved_text, say
+from sweeps.cli.output import WIDE, callable_name, carsweep_command, duplicates_text, say
+from sweeps.report.details import CONFIRMED
+from sweeps.report.page import REPORT
 from sweeps.report.verdict import compared_text, idle_seeds_text, test_text, why_no_winner, winner_text
 from sweeps.results.leaderboard import CROSS, STAR, Row, shown_columns
-from sweeps.results.result import SweepResult, spent_text
+from sweeps.results.result import SweepResult, saved_text, spent_text
 from sweeps.run.comparison import NARROW_COLUMNS, WINNER_COLUMNS, Pair, Together
 from sweeps.run.reproduction import Reproduction
 from sweeps.spec.objectives import Quantity
-from sweeps.study.confirmation import Confirmed
 from sweeps.text import (
-    Column,
     Grid,
     counts_text,
     duration,
-    percent,
     plural,
-    points,
     settings_text,
     table_of,
 )
 
 _SHOWN, _SHOWN_GOALS, _SHOWN_PAIRS = 20, 12, 20
 _WIDE_BOARD = 95
-_CONFIRMED: tuple[Column[Confirmed], ...] = (
-    Column("number", lambda one: one.number, "trial"),
-    Column("runs", lambda one: one.asked if one.is_whole else f"{len(one.runs)} of {one.asked}", "fresh seeds"),
-    Column("mean", lambda one: percent(one.mean, one.spread), "mean ± spread"),
-    Column("search", lambda one: one.search, "search score", percent),
-    Column("shrinkage", lambda one: one.shrinkage, "shrinkage", points),
-)
 
 
 def print_outcome(console: Console, out: Path, outcome: SweepResult | Together | Reproduction) -> None:
@@ -57,10 +48,16 @@ def print_outcome(console: Console, out: Path, outcome: SweepResult | Together |
             if not outcome.interrupted:
                 ui = carsweep_command("ui", "--out", str(out))
                 say(console, f"\n{_written(out / outcome.name / 'comparison')}", f"Look at the runs: {ui}")
+                say(console, *_report_lines(out / outcome.name))
         case _:
             drawn = (Markdown(part) if isinstance(part, str) else part for part in outcome.blocks())
             parts = [part for one in drawn for part in (one, "")] if console.is_terminal else [outcome.markdown()]
-            say(console, *parts, _written(out / outcome.name / "reproduction"))
+            say(console, *parts, _written(out / outcome.name / "reproduction"), *_report_lines(out / outcome.name))
+
+
+def _report_lines(folder: Path) -> list[str]:
+    """Name the report, if it was written."""
+    return [f"Report: {folder / REPORT}"] if (folder / REPORT).is_file() else []
 
 
 def _written(stem: Path) -> str:
@@ -102,7 +99,7 @@ def _parts(result: SweepResult, *, wide: bool, closing: bool) -> Iterator[Render
             "\nConfirmed with fresh seeds, best first; ± is their standard deviation, above too, where the other "
             "columns are of the search:"
         )
-        yield table_of(_CONFIRMED, board.confirmed)
+        yield table_of(CONFIRMED, board.confirmed)
     yield from verdict_lines(result)
     if board.confirmed and result.best and not closing:
         yield _winner_text(result)
@@ -114,6 +111,7 @@ def _parts(result: SweepResult, *, wide: bool, closing: bool) -> Iterator[Render
         yield saved
     if closing:
         yield from _closing_lines(result)
+        yield from [] if result.interrupted else _report_lines(Path(result.out) / result.sweep)
 
 
 def _title(result: SweepResult) -> Text:

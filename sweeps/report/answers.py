@@ -10,14 +10,15 @@ import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from carcls.errors import InputError, TrialFailure
-from carcls.evaluation.calibration import Calibration, calibration
+from carcls.evaluation.calibration import Calibration, ConfidenceBin, calibration
 from carcls.evaluation.confusion import Cell, ClassScore, ConfusedPair, class_scores, confused_pairs, count_answers
 from carcls.evaluation.grouping import GroupScore, car_groups, group_scores
 from carcls.evaluation.predictions import StoredPredictions, read_predictions, read_probabilities
@@ -39,6 +40,10 @@ SHARE_OF_TIME, MOST_SECONDS = 0.05, 20.0
 """Of the sweep's time, and in all, that it may take."""
 # Calls a ``module:function`` with a data set, a store and these arguments, as ``SweepSession.compute`` does.
 Compute = Callable[..., Any]
+Thing = TypeVar("Thing")
+Key = TypeVar("Key")
+Rows = list[tuple[str, tuple[Thing | None, Thing | None]]]
+"""A name, and what the validation answers and the test answers say of it, if they do."""
 # Stored answers must give the accuracy that the result tells, to the last digit that JSON keeps.
 _ROUNDING = 1e-9
 
@@ -94,6 +99,35 @@ class AnswersPart:
     examples: Mapping[int, tuple[int, ...]]
     pictures: Mapping[int, str]
 
+    @property
+    def class_rows(self) -> Rows[ClassScore]:
+        """Each class with what both splits say of it."""
+        names, tested = self.validation.names, self.test.classes if self.test else ()
+        found = _beside(self.validation.classes, tested, lambda one: one.label)
+        return [(names[label], both) for label, both in found]
+
+    @property
+    def group_rows(self) -> dict[str, Rows[GroupScore]]:
+        """Makes, bodies and years, as far as the names tell; each with what both splits say of it."""
+        tested = self.test.groups if self.test else {}
+        found = {what: (own, tested.get(what, ())) for what, own in self.validation.groups.items()}
+        return {what: _beside(*both, lambda one: one.name) for what, both in found.items()}
+
+    @property
+    def bin_rows(self) -> Rows[ConfidenceBin]:
+        """Each range of confidence that answers of either split are in, from low to high."""
+        splits = (self.validation, self.test)
+        first, second = (one.calibration.bins if one and one.calibration else () for one in splits)
+        rows = _beside(first, second, lambda one: (one.low, one.high))
+        return [(f"{100 * low:.0f}–{100 * high:.0f}%", both) for (low, high), both in sorted(rows, key=itemgetter(0))]
+
+
+def _beside(
+    first: Sequence[Thing], second: Sequence[Thing], key: Callable[[Thing], Key]
+) -> list[tuple[Key, tuple[Thing | None, Thing | None]]]:
+    sides = [{key(one): one for one in side} for side in (first, second)]
+    return [(name, (sides[0].get(name), sides[1].get(name))) for name in dict.fromkeys([*sides[0], *sides[1]])]
+
 
 def answers_part(facts: Facts, compute: Compute | None = None) -> AnswersPart | None:
     """Return what there is to tell of the answers of a sweep's winner; of its best trial, where it has none.
@@ -119,7 +153,7 @@ def answers_part(facts: Facts, compute: Compute | None = None) -> AnswersPart | 
     examples = _examples(data, validation.pairs)
     return AnswersPart(
         trial=record.number,
-        wins=facts.result is not None and facts.result.winner == record.number,
+        wins=facts.ended is not None and facts.ended.winner == record.number,
         validation=validation,
         test=test,
         test_missing=test_missing,

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carcls.stages import write_text
+from sweeps.report.advice import Suggestion, advice_of
 from sweeps.report.charts import ChartsPart, charts_part
+from sweeps.report.details import Detail, details_of
 from sweeps.report.facts import Facts, read_facts
 from sweeps.report.rows import ReportBoard, board_of
 from sweeps.report.verdict import Verdict, verdict_of
@@ -22,6 +24,7 @@ from sweeps.text import Grid, counts_text, markdown_table, plural
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+REPORT = "report.html"
 _PAGES = Path(__file__).parent / "pages"
 # What Markdown would take for markup.
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~])")
@@ -43,14 +46,16 @@ class SweepReport:
     Attributes:
         id: what the addresses of its sections begin with, unlike another sweep's on the page.
         facts: of the sweep.
-        verdict, board, charts: as they follow from the facts.
+        verdict, advice, board, charts, details: as they follow from the facts.
     """
 
     id: str
     facts: Facts
     verdict: Verdict
+    advice: list[Suggestion]
     board: ReportBoard
     charts: ChartsPart
+    details: list[Detail]
 
     @property
     def about(self) -> str:
@@ -70,9 +75,10 @@ class SweepReport:
     @property
     def sections(self) -> list[tuple[str, str]]:
         """Addresses and names of its parts."""
-        board = [("board", "Leaderboard")] if self.board.rows else []
+        parts = [("next", "What to try next", self.advice), ("board", "Leaderboard", self.board.rows)]
         charts = [(f"chart-{chart.key}", chart.title) for chart in self.charts.charts]
-        return [("answer", "Answer"), *board, *charts]
+        details = [(detail.key, detail.title) for detail in self.details]
+        return [("answer", "Answer"), *((key, name) for key, name, there in parts if there), *charts, *details]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +128,8 @@ def write_report(
 
 
 def _report(name: str, facts: Facts) -> SweepReport:
-    return SweepReport(name, facts, verdict_of(facts), board_of(facts), charts_part(facts))
+    verdict, advice, details = verdict_of(facts), advice_of(facts), details_of(facts)
+    return SweepReport(name, facts, verdict, advice, board_of(facts), charts_part(facts), details)
 
 
 def _html(page: ReportPage) -> str:

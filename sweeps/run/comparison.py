@@ -21,7 +21,7 @@ from sweeps.results.leaderboard import COLUMNS as ROW_COLUMNS
 from sweeps.results.leaderboard import Row, half_width, varying_settings
 from sweeps.results.result import TEST_PREDICTIONS, SweepResult, read_result
 from sweeps.run.status import sweeps_in
-from sweeps.text import Column, counts_text, duration, json_of, markdown_table, percent, plural, points, table_of
+from sweeps.text import Column, counts_text, duration, json_of, markdown_table, percent, points, table_of
 
 if TYPE_CHECKING:
     from sweeps.run.command import Command
@@ -227,15 +227,10 @@ def _pairs(answers: Mapping[str, StoredPredictions]) -> tuple[Pair, ...]:
 
 def side_by_side(out: Path, names: Sequence[str]) -> list[SideBySide]:
     """Return sweeps beside each other as a report shows them, those of one data set together; errors as above."""
-    groups = compare_sweeps(out, names).groups
     columns = [column for column in COLUMNS if column.title]
     return [
-        SideBySide(
-            f"{group.data.name}: {plural(len(group.sweeps), 'sweep')} compared",
-            table_of(columns, group.sweeps),
-            tuple(map(str, group.pairs)),
-        )
-        for group in groups
+        SideBySide(f"{group.data.name}, side by side", table_of(columns, group.sweeps), tuple(map(str, group.pairs)))
+        for group in compare_sweeps(out, names).groups
     ]
 
 

@@ -42,8 +42,8 @@ from sweeps.spec.yaml_text import write_tree
 Tree = dict[str, Any]
 # The parts that are mappings themselves.
 SECTIONS = ("data", "config", "fixed", "search", "early_stopping")
-
-
+# In YAML: whether it is all that the sweep has, with nothing of the packaged spec under it.
+COMPLETE = "complete"
 # So many trials are drawn to see which settings some of them lack.
 _DRAWS = 200
 
@@ -276,8 +276,8 @@ class SweepSpec(BaseModel):
         return self.model_dump(mode="json")
 
     def to_yaml(self) -> str:
-        """Return the whole spec as YAML, which ``read_tree`` and ``from_tree`` read back to an equal spec."""
-        return write_tree(self.to_tree())
+        """Return the whole spec as YAML, which ``--spec``, or ``read_tree`` and ``from_tree``, read to an equal one."""
+        return write_tree({COMPLETE: True, **self.to_tree()})
 
     @classmethod
     def from_tree(cls, tree: Tree) -> SweepSpec:
@@ -287,7 +287,8 @@ class SweepSpec(BaseModel):
             SpecError: all mistakes together, each beginning with its path.
         """
         optional = (*SECTIONS, "experiments", "starts")
-        said = {name: value for name, value in tree.items() if value is not None or name not in optional}
+        told = (item for item in tree.items() if item[0] != COMPLETE)
+        said = {name: value for name, value in told if value is not None or name not in optional}
         try:
             return cls.model_validate(said)
         except ValidationError as error:

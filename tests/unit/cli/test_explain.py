@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -100,3 +101,20 @@ def test_a_misspelt_name_is_answered_with_the_nearest(words: str, meant: str, ru
     """One line, exit code 2."""
     code, _, err = run(*words.split())
     assert (code, err.count("\n"), meant in err) == (2, 1, True), err
+
+
+def test_a_printed_spec_given_back_is_printed_again(run: Run, tmp_path: Path) -> None:
+    """What --print-spec prints of options and --set is what --spec makes of it; nothing is run or written."""
+    asked = ["run", "transfer", "--set", "search.image_size=[64, 96]", "--trials", "5", "--hours", "90m"]
+    code, printed, _ = run(*asked, "--print-spec")
+    (tmp_path / "mine.yaml").write_text(printed, encoding="utf-8")
+    assert (code, run("run", "transfer", "--spec", "mine.yaml", "--print-spec")[1]) == (0, printed)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
+    assert json.loads(run(*asked, "--print-spec", "--json")[1])["specs"][0]["hours"] == 1.5
+
+
+def test_the_specs_of_a_job_are_a_document_each(run: Run) -> None:
+    """Each names the command that takes it back, and its share of the trials."""
+    documents = run("run", "all", "--trials", "30", "--print-spec")[1].split("---\n")
+    assert [text.partition("\n")[0].split()[3] for text in documents] == ["transfer", "retrieval", "scratch"]
+    assert [(tree["name"], tree["trials"]) for tree in (read_tree(text, "") for text in documents)] == [(None, 10)] * 3

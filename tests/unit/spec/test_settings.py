@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from carcls.config import MATTERS, TrialConfig
@@ -135,3 +137,68 @@ def test_a_domain_that_is_listed_is_written_as_a_person_reads_it() -> None:
     search = load_spec("scratch", overrides={"data": "somewhere"}).search
     assert (type(search["head_lr"]), type(search["width"])) == (Range, Choice)
     assert (str(search["head_lr"]), str(search["width"])) == ("0.0002 to 0.01, log", "16 | 32 | 48 | 64")
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("head_lr=1e-3,1e-2", "search.head_lr=[1e-3, 1e-2]"),
+        ("head_lr=[0.001, 0.01]", "search.head_lr=[0.001, 0.01]"),
+        ("dropout=0.1..0.5", "search.dropout={low: 0.1, high: 0.5}"),
+        ("dropout={low: 0.1, high: 0.5}", "search.dropout={low: 0.1, high: 0.5}"),
+        ("optimizer=adam,adamw", "search.optimizer=[adam, adamw]"),
+        ("backbone=resnet50,densenet121", "search.backbone=[resnet50, densenet121]"),
+        ("flip=true,false", "search.flip=[true, false]"),
+        ("config.epochs=5,10", "search.epochs=[5, 10]"),
+    ],
+)
+def test_several_values_for_one_setting_are_answered_with_the_words_that_search_them(said: str, meant: str) -> None:
+    """The mistake says what to type instead, and that is accepted."""
+    with pytest.raises(SpecError) as error:
+        edit_spec(SweepSpec(family="transfer"), [said], {})
+    assert f"say '{meant}'." in str(error.value)
+    assert edit_spec(SweepSpec(family="transfer"), [meant], {}).search
+
+
+@pytest.mark.parametrize("said", ["head_lr=1e-3,x", "dropout=0.1..7", "crop=randm", "epochs=[]", "jitter=0.1,"])
+def test_nothing_is_proposed_that_would_be_a_mistake_too(said: str) -> None:
+    """Words of which one is no value of the setting are not turned into a search."""
+    with pytest.raises(SpecError) as error:
+        edit_spec(SweepSpec(family="transfer"), [said], {})
+    assert "search" not in str(error.value)
+
+
+WHOLE = {
+    "demo": [],
+    "own data": ["data=/cars", "trials=3", "name=mine"],
+    "less search": [
+        "data=/cars",
+        "search.crop=null",
+        "search.dropout={low: 0.1, high: 0.3}",
+        "search.head_lr.log=false",
+    ],
+    "fixed in experiments alone": ["search.image_size=[64, 96]", "search.dropout.when.flip=[true]"],
+    "goals": ["objectives=[f1, parameters]", "constraints=[parameters<=10M]", "hours=90m", "starts=[{epochs: 2}]"],
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("case", WHOLE)
+def test_a_whole_spec_as_a_file_is_the_same_spec(family: str, case: str, tmp_path: Path) -> None:
+    """Nothing packaged is laid under it: not the demo preset, no search that was left out."""
+    spec = load_spec(family, sets=WHOLE[case])
+    (tmp_path / "spec.yaml").write_text(spec.to_yaml(), encoding="utf-8")
+    again = load_spec(family, spec_file=tmp_path / "spec.yaml")
+    assert (again, again.digest) == (spec, spec.digest)
+    changed = load_spec(family, spec_file=tmp_path / "spec.yaml", sets=["dropout=0.25"])
+    assert changed.fixed["dropout"] == 0.25
+
+
+def test_a_whole_spec_is_of_one_family_and_says_so_plainly(tmp_path: Path) -> None:
+    """Another family's is refused as any file of it is, and so is a word in the place of true."""
+    (tmp_path / "spec.yaml").write_text(load_spec("transfer").to_yaml(), encoding="utf-8")
+    with pytest.raises(SpecError, match=r"^family: must be scratch"):
+        load_spec("scratch", spec_file=tmp_path / "spec.yaml")
+    (tmp_path / "spec.yaml").write_text("complete: almost\n")
+    with pytest.raises(SpecError, match=r"^complete: must be true or false, got 'almost'"):
+        load_spec("scratch", spec_file=tmp_path / "spec.yaml")
