@@ -16,9 +16,7 @@ from carcls.config import TrialConfig
 from carcls.errors import InputError
 from sweeps.cli.folder import status_lines
 from sweeps.interrupts import interruptible
-from sweeps.report.charts import charts_part
 from sweeps.report.facts import Facts, read_facts
-from sweeps.report.page import write_report
 from sweeps.results.leaderboard import Row, shown_columns, varying_settings
 from sweeps.results.result import SweepResult
 from sweeps.run.command import Command, default_name
@@ -145,7 +143,7 @@ def load_sweep(name: str, *, out: str | Path = "runs") -> Sweep:
 
 
 @dataclass(frozen=True)
-class Figure:
+class SweepFigure:
     """A drawing that a notebook shows: ``svg`` is a file that needs nothing else."""
 
     title: str
@@ -235,15 +233,19 @@ class Sweep:
         )
 
     @property
-    def figures(self) -> dict[str, Figure]:
+    def figures(self) -> dict[str, SweepFigure]:
         """The charts of the report, by name."""
+        from sweeps.report.charts import charts_part
+
         part = charts_part(self.facts)
         titles = {chart.key: chart.title for chart in part.charts}
-        return {key: Figure(titles[key], svg) for key, svg in part.figures.items()}
+        return {key: SweepFigure(titles[key], svg) for key, svg in part.figures.items()}
 
     def report(self, path: str | Path | None = None) -> Path:
         """Write the report, one HTML page, to ``path`` or else into the sweep's folder, and return where it is."""
-        page = Path(path).expanduser().absolute() if path else self.facts.folder / "report.html"
+        from sweeps.report.page import REPORT, write_report
+
+        page = Path(path).expanduser().absolute() if path else self.facts.folder / REPORT
         write_report([self.facts.folder], page, title=self.name)
         return page
 

@@ -103,7 +103,7 @@ def test_figures_and_report_are_drawn(sweep: Sweep, tmp_path: Path) -> None:
     """A figure is an SVG that a notebook shows; the report goes into the sweep's folder, or where it is asked for."""
     curves = sweep.figures["curves"]
     assert curves._repr_svg_().startswith("<svg")
-    assert repr(curves) == "Figure(title='Learning curves')"
+    assert repr(curves) == "SweepFigure(title='Learning curves')"
     assert sweep.report() == tmp_path / "mine" / "report.html"
     page = sweep.report(tmp_path / "page.html")
     assert "<b>broken</b>" not in page.read_text()
