@@ -177,7 +177,8 @@ def _table(state: SweepState, rows: Sequence[TrialRecord], width: int, signs: _S
         state.spec.goals.first,
         state.facts,
     )
-    best, deciding = state.status.best if state.status else None, [state.deciding[row.number] for row in rows]
+    best, by_trial = state.status.best if state.status else None, state.deciding
+    deciding = [by_trial[row.number] for row in rows]
     is_best = [best is not None and row.number == best.network for row in rows]
     values = [record.measured(goal.metric) for record in deciding]
     words = [DASH if value is None else goal.write(value) for value in values]
