@@ -157,7 +157,8 @@ def _spent_text(state: SweepState) -> list[str]:
     said = status_text(state.status, state.spec)
     said += [f"{plural(spent.epochs, 'epoch')} trained"] if state.spec.epochs_budget is None else []
     said += [f"cached stages saved {duration(saved)}"] if saved else []
-    return [*said, *([f"{duration(spent.seconds)} of trials"] if spent.seconds else [])]
+    seconds = spent.seconds + sum(state.seconds_of(record) - record.seconds for record in state.trials)
+    return [*said, f"{duration(seconds)} of trials"]
 
 
 # The trials
