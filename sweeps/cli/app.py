@@ -16,6 +16,7 @@ Examples:
   carsweep status                              the status of the latest one
   carsweep resume NAME --trials +20            go on, or extend a sweep
   carsweep reproduce --data stanford_cars      the documented experiments
+  carsweep report NAME                         one page that shows all of it
   carsweep compare                             sweeps side by side
   carsweep promote transfer                    the challenger is champion
   carsweep ui                                  look at the runs in MLflow
@@ -31,10 +32,12 @@ _COMMANDS = {
     "status": ("folder:status", "Show the status of a sweep."),
     "runs": ("folder:runs", "List the sweeps of a folder."),
     "reproduce": ("run:reproduce", "Run the documented experiments; compare with their numbers."),
+    "report": ("report:report", "Write a page that shows what sweeps found."),
     "compare": ("folder:compare", "Show sweeps side by side."),
     "promote": ("tracking:promote", "Make a family's challenger its champion, if it holds up."),
     "gc": ("removal:gc", "Remove cached stages that no sweep needs any more."),
-    "list": ("listing:listing", "List backbones, experiments or specs."),
+    "list": ("listing:listing", "List settings, backbones, experiments or specs."),
+    "explain": ("explain:explain", "Tell all about a setting, an experiment or an objective."),
     "delete": ("removal:delete", "Remove a sweep, with its runs in MLflow."),
     "tracking": ("tracking:tracking", "Keep MLflow in line with the sweeps."),
     "ui": ("tracking:ui", "Open MLflow's pages on the runs."),

@@ -21,9 +21,9 @@ from sweeps.cli.output import (
     duplicates_text,
     epoch_of,
     resume_command,
-    saved_text,
     say,
 )
+from sweeps.results.result import saved_text
 from sweeps.text import Column, counts_text, minute, percent, plural, settings_text, table_of
 from sweeps.trial import stage_use
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from sweeps.run.plan import Plan
     from sweeps.spec.sweep_file import Kind
 
+# Stands for the name that a sweep gets when it begins, which depends on the time.
+_NO_NAME = "unnamed"
 _RUN_EPILOG = """\b
 Examples:
   carsweep run {family}
@@ -30,7 +32,7 @@ Examples:
   carsweep run {family} --set {example}
   carsweep run {family} --spec my.yaml --dry-run
 
-Each setting of a trial, of the data and of the search can be set with --set; docs/cli.md has the list."""
+Whatever --set can set: carsweep list settings {family}. All about one: carsweep explain dropout"""
 _ALL_EPILOG = """\b
 Examples:
   carsweep run all
@@ -42,7 +44,7 @@ _RESUME_EPILOG = """\b
 Examples:
   carsweep resume cars                                after Ctrl-C, or a crash
   carsweep resume cars --trials +20 --hours +2        more of the same
-  carsweep resume cars --set space.dropout.high=0.8   a wider search
+  carsweep resume cars --set search.dropout.high=0.8   a wider search
   carsweep resume cars --set early_stopping.enabled=false --concurrency 1"""
 _REPRODUCE_EPILOG = """\b
 Examples:
@@ -124,9 +126,10 @@ def _command_of(
     tracking_uri: str | None,
     address: str | None,
     notify: str | None,
+    unnamed: str = "",
     **swept: Any,
 ) -> Command:
-    """Return what the options of ``carsweep run WHAT`` ask for.
+    """Return what the options of ``carsweep run WHAT`` ask for; ``unnamed`` is its name where nobody gave one.
 
     Raises:
         SpecError: they make no sweep; all mistakes together.
@@ -138,11 +141,11 @@ def _command_of(
     if what == "all":
         if spec_file is not None:
             raise click.UsageError("--spec is of one family: use carsweep run FAMILY --spec, or --set here.")
-        name, trials = name or default_name(what), overrides.pop("trials", None)
+        name, trials = name or unnamed or default_name(what), overrides.pop("trials", None)
         specs = specs_of_all(name=name, sets=sets, overrides=overrides, trials=trials)
     else:
         spec = load_spec(what, spec_file=spec_file, sets=sets, overrides={**overrides, "name": name})
-        name = spec.name or default_name(what)
+        name = spec.name or unnamed or default_name(what)
         specs = (spec.model_copy(update={"name": name}),)
     kind: Kind = "all" if what == "all" else "sweep"
     return Command(kind, name, specs, tracking_uri, out=out, address=address, notify=notify)
@@ -152,8 +155,19 @@ def _add(what: str, about: str, short: str, epilog: str) -> None:
     @run.command(what, cls=SettingsCommand, help=about, short_help=short, epilog=epilog)
     @options("no-spec" if what == "all" else "spec", *OF_A_RUN)
     @answering
-    def _(streams: Streams, dry_run: bool, read: bool, **given: Any) -> int:
+    def _(streams: Streams, dry_run: bool, read: bool, print_spec: bool, **given: Any) -> int:
+        if print_spec:
+            return _print_specs(_command_of(what, unnamed=_NO_NAME, **given), streams)
         return carry_out(_command_of(what, **given), streams, dry_run=dry_run, read=read)
+
+
+def _print_specs(command: Command, streams: Streams) -> int:
+    """Print the whole specs of a command; that of a sweep can be given back with --spec."""
+    is_named = command.name != _NO_NAME
+    specs = [spec if is_named else spec.model_copy(update={"name": None}) for spec in command.specs]
+    texts = [f"# carsweep run {spec.family} --spec FILE\n{spec.to_yaml()}" for spec in specs]
+    streams.answer({"specs": [spec.to_tree() for spec in specs]}, "---\n".join(texts).rstrip())
+    return DONE
 
 
 for family, record in FAMILIES.items():
@@ -177,8 +191,8 @@ _add(
 @click.command("resume", cls=SettingsCommand, epilog=_RESUME_EPILOG)
 @click.argument("name")
 @click.option("--trials", metavar="N|+N", help="How many trials in all, or how many more.")
-@click.option("--hours", metavar="H|+H", help="Start no trial after so many hours from now.")
-@click.option("--set", "sets", metavar="KEY=VALUE …", multiple=True, help="Change a setting; space.X is the search's.")
+@click.option("--hours", metavar="H|+H", help="Start no trial after so long from now: 1.5, 90m, 1h30m.")
+@click.option("--set", "sets", metavar="KEY=VALUE …", multiple=True, help="Change a setting, or search.X.")
 @options("concurrency", "cpus-per-trial", "gpus-per-trial", "out", "known-tracking-uri", "address", "notify")
 @click.option("--dry-run", is_flag=True, help="Print what would change, and stop.")
 @answering

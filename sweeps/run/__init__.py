@@ -11,6 +11,7 @@ FACE = {
         "WINNER_COLUMNS",
         "columns_of",
         "compare_sweeps",
+        "side_by_side",
         "sweep_json",
     ),
     "plan": ("Plan",),

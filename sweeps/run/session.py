@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from carcls.config import TrialConfig
 from carcls.errors import TrackingError, TrialFailure
 from carcls.stages import StageStore, write_json
+from sweeps.results.environment import environment_here
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.results.models import find_evaluation
-from sweeps.results.result import RESULT, Registered, SweepResult, TestEvaluation, spent_dict
+from sweeps.results.result import RESULT, TEST_PREDICTIONS, Registered, SweepResult, TestEvaluation, spent_dict
 from sweeps.spec.sweep_file import read_file
 from sweeps.study.confirmation import Repeat, repeats_of
 from sweeps.text import plural
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from sweeps.tracking.registry import TrialModel
     from sweeps.tracking.store import Tracking
 
-MODEL, LEADERBOARD, TEST, TEST_PREDICTIONS = "model", "leaderboard.json", "test.json", "test-predictions.npz"
+MODEL, LEADERBOARD, TEST = "model", "leaderboard.json", "test.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,7 @@ class SweepSession:
             interrupted=engine.interrupted,
             spent=spent_dict(trials, self.spec.prices),
             **stage_use(trials),
+            environment=environment_here(),
         )
 
     def save(self, result: SweepResult) -> None:

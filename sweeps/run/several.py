@@ -21,6 +21,7 @@ from carcls.stages import write_json, write_text
 from sweeps.results.result import SweepResult
 from sweeps.run.check import Checked, check_sweeps
 from sweeps.run.notify import check_address, notifying
+from sweeps.run.reporting import leave_report
 from sweeps.run.session import conclude
 from sweeps.run.sweep import run_sweep
 from sweeps.spec.sweep_file import is_sweep, read_spec, require_kind, write_file
@@ -71,7 +72,7 @@ def run_sweeps(
 
     Everything that can be checked of all of them is checked before the first begins. Each sweep of a job may use an
     equal share of the hours, epochs and money that are left. Of a job ``OUT/NAME/comparison.json`` and ``.md``, or
-    ``reproduction.json`` and ``.md``, are written once all its sweeps are done.
+    ``reproduction.json`` and ``.md``, and a report of all are written once all its sweeps are done.
 
     Args:
         command: to be run.
@@ -85,6 +86,8 @@ def run_sweeps(
         InputError: something given cannot be used; no trial has started, unless it is MLflow's store that turns out
             to be unusable when it is opened.
     """
+    from sweeps.run.comparison import side_by_side
+
     command = _prepared(command)
     with Waiting(tell, "checking data, machines, weights and MLflow …"):
         checked = check_sweeps(command)
@@ -93,6 +96,9 @@ def run_sweeps(
         write_file(command.root / command.name, command.kind, command.tracking_uri, specs)
     with notifying(command, tell) as ending:
         outcome = _run_checked(checked, command, open_view, tell, ending.results)
+        if command.is_job and outcome is not None and not outcome.interrupted:
+            sweeps = [result.sweep for result in ending.results]
+            leave_report(command.root, command.name, sweeps, tell, compared=side_by_side(command.root, sweeps))
         ending.is_whole = outcome is not None and outcome.is_whole
     return outcome
 

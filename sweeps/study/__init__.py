@@ -2,6 +2,7 @@
 
 FACE = {
     "confirmation": ("Confirmed", "Repeat", "confirmed_of", "repeats_of", "typical_run"),
+    "importance": ("Importance", "Importances", "importances_of"),
     "proposals": ("Costs",),
     "records": ("read_history",),
     "study": ("Asked", "Study"),
