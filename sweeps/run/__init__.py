@@ -14,6 +14,7 @@ FACE = {
         "side_by_side",
         "sweep_json",
     ),
+    "difference": ("Difference", "compare_two"),
     "plan": ("Plan",),
     "remembered": ("extended", "recall"),
     "reproduction": ("Reproduction",),
