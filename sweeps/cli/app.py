@@ -34,13 +34,14 @@ _COMMANDS = {
     "reproduce": ("run:reproduce", "Run the documented experiments; compare with their numbers."),
     "report": ("report:report", "Write a page that shows what sweeps found."),
     "compare": ("folder:compare", "Show sweeps side by side."),
+    "diff": ("folder:diff", "Show what two sweeps have otherwise, and what came of them."),
     "promote": ("tracking:promote", "Make a family's challenger its champion, if it holds up."),
     "gc": ("removal:gc", "Remove cached stages that no sweep needs any more."),
     "list": ("listing:listing", "List settings, backbones, experiments or specs."),
     "explain": ("explain:explain", "Tell all about a setting, an experiment or an objective."),
     "delete": ("removal:delete", "Remove a sweep, with its runs in MLflow."),
     "tracking": ("tracking:tracking", "Keep MLflow in line with the sweeps."),
-    "ui": ("tracking:ui", "Open MLflow's pages on the runs."),
+    "ui": ("ui:ui", "Open MLflow's pages on a sweep."),
 }
 
 

@@ -2,6 +2,7 @@
 
 FACE = {
     "details": ("CONFIRMED",),
+    "facts": ("Facts", "read_facts"),
     "page": ("REPORT", "SideBySide", "write_report"),
     "verdict": ("compared_text", "idle_seeds_text", "test_text", "why_no_winner", "winner_text"),
 }

@@ -1,12 +1,10 @@
-"""How all charts show trials: which have shapes of their own, how they are marked, and what is said of each."""
+"""How all charts show trials: which answer to the pointer, how they are marked, and what is said of each."""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from xml.etree.ElementTree import Element, SubElement
 
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.spec.objectives import ACCURACY_ALONE, Quantity
@@ -15,21 +13,6 @@ from sweeps.trial import TrialRecord
 # So many trials answer to the pointer; of the others all marks of a status are one shape, which keeps the page small.
 MOST_ALONE = 200
 TOP = 5
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What a chart draws of a trial.
-
-    Attributes:
-        trial: it.
-        paths: data of paths by their CSS class.
-        words: what it says.
-    """
-
-    trial: TrialRecord
-    paths: Mapping[str, str]
-    words: str
 
 
 @dataclass(frozen=True)
@@ -65,47 +48,35 @@ class Cast:
     @cached_property
     def alone(self) -> frozenset[int]:
         """Numbers of the trials with shapes of their own."""
-        networks = list(self.best_of)[:MOST_ALONE]
-        return frozenset((*networks, *(self.best_of[network] for network in networks)))
+        confirming = [trial.number for trial in self.board.trials if trial.confirms is not None]
+        networks = [*self.best_of, *confirming][:MOST_ALONE]
+        return frozenset((*networks, *(self.best_of.get(network, network) for network in networks)))
 
     @cached_property
-    def top(self) -> tuple[int, ...]:
+    def top(self) -> frozenset[int]:
         """Numbers of the best complete trials, one of each network."""
-        return tuple(row.trial.number for row in self.board.networks[:TOP])
+        return frozenset(row.trial.number for row in self.board.networks[:TOP])
 
     def value(self, trial: TrialRecord) -> float | None:
         """Return by what a trial is judged, if it has been measured."""
         return trial.measured(self.quantity.metric)
 
-    def kind(self, trial: TrialRecord) -> str:
-        """Return the CSS classes of a trial's shapes."""
-        numbers = (trial.number, self.best_of.get(trial.number))
-        more = " winner" if self.winner in numbers else " top" if any(n in self.top for n in numbers) else ""
-        return f"trial {trial.status}{more}"
+    def look(self, trial: TrialRecord, *, of_network: bool = False) -> tuple[str, tuple[int, ...]]:
+        """Return the CSS classes of a trial's shape, and the numbers it answers to; none where it is one of many.
 
-    def mark_of(self, trial: TrialRecord) -> str:
-        """Return which of the marks shows a trial."""
-        return "winner" if self.kind(trial).endswith("winner") else trial.status
-
-    def shapes(self, shapes: Iterable[Shape]) -> list[Element]:
-        """Return the elements of shapes, those of the best trials last, which is on top.
-
-        One names the trials that it stands for: its own and, where that trained a network, the best derived from it.
+        ``of_network``: the shape is of what the trial trained, and so of the best trial that was derived from it, too.
         """
-        alone, rest = list[Element](), defaultdict[str, list[str]](list)
-        for shape in shapes:
-            trial = shape.trial
-            if trial.number in self.alone:
-                numbers = dict.fromkeys((trial.number, self.best_of.get(trial.number, trial.number)))
-                said = {"class": self.kind(trial), "data-trial": " ".join(map(str, numbers))}
-                alone.append(Element("g", said))
-                SubElement(alone[-1], "title").text = shape.words
-                for kind, path in shape.paths.items():
-                    SubElement(alone[-1], "path", {"class": kind, "d": path})
-            for kind, path in shape.paths.items() if trial.number not in self.alone else ():
-                rest[f"trial {trial.status} rest {kind}"].append(path)
-        merged = [Element("path", {"class": kind, "d": "".join(dict.fromkeys(paths))}) for kind, paths in rest.items()]
-        return merged + alone[::-1]
+        own = trial.number
+        numbers = tuple(dict.fromkeys((own, self.best_of.get(own, own)))) if of_network else (own,)
+        if own not in self.alone:
+            return f"trial {trial.status} rest", ()
+        more = " winner" if self.winner in numbers else " top" if not self.top.isdisjoint(numbers) else ""
+        return f"trial {trial.status}{more}", numbers
+
+    def mark_of(self, trial: TrialRecord, *, of_network: bool = False) -> str:
+        """Return which of the marks shows a trial."""
+        kind, _ = self.look(trial, of_network=of_network)
+        return "winner" if kind.endswith("winner") else trial.status
 
     def left_out(self, numbers: Sequence[int], what: str) -> tuple[str, ...]:
         """Return a sentence on the trials that do not answer to the pointer, if any."""

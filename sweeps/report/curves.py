@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from xml.etree.ElementTree import Element
 
-from sweeps.report.cast import Cast, Shape, judged_by_epoch, named
-from sweeps.report.svg import Axis, Scale, drawing, line, mark, path, text
+from sweeps.report.cast import Cast, judged_by_epoch, named
+from sweeps.report.svg import Axis, Scale, Shape, drawing, drawn, line, mark, path, text
 from sweeps.spec.fields import EarlyStopping
 from sweeps.text import plural
 from sweeps.trial import TrialRecord
 
 WIDTH, HEIGHT = 640.0, 340.0
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 600.0, 48.0, 296.0
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 606.0, 48.0, 296.0
 # So many points all curves may have together; then those in the background keep every second, third … of theirs.
 MOST_POINTS = 20_000
 
@@ -37,9 +37,23 @@ def draw_curves(cast: Cast, points: Points, stopping: EarlyStopping) -> Element:
         *Axis(epochs, "epoch", lambda epoch: f"{epoch:g}", whole=True).across(BOTTOM),
     ]
     trials = [trial for trial in cast.trials if trial.number in points]
-    shapes = cast.shapes(_shapes(cast, trials, points, epochs, values))
+    shapes = drawn(_shapes(cast, trials, points, epochs, values))
     words = f"Validation {quantity.name} by epoch of {plural(len(points), 'trial')}."
-    return drawing(WIDTH, HEIGHT, words, *axes, *_rungs(trials, stopping, epochs), *shapes)
+    names = _names([(trial, values(points[trial.number][-1][1])) for trial in trials if _is_top(cast, trial)])
+    return drawing(WIDTH, HEIGHT, words, *axes, *_rungs(trials, stopping, epochs), *shapes, *names)
+
+
+def _is_top(cast: Cast, trial: TrialRecord) -> bool:
+    kind, _ = cast.look(trial, of_network=True)
+    return kind.endswith(("winner", "top"))
+
+
+def _names(ends: Sequence[tuple[TrialRecord, float]]) -> Iterator[Element]:
+    """Yield the numbers of trials beside the heights at which their curves end, none over another."""
+    lowest = 0.0
+    for trial, y in sorted(ends, key=lambda end: end[1]):
+        lowest = max(y, lowest + 12)
+        yield text(RIGHT + 10, lowest + 4, str(trial.number), "small")
 
 
 def _shapes(cast: Cast, trials: Sequence[TrialRecord], points: Points, epochs: Scale, values: Scale) -> Iterator[Shape]:
@@ -48,9 +62,10 @@ def _shapes(cast: Cast, trials: Sequence[TrialRecord], points: Points, epochs: S
         own = points[trial.number]
         kept = own if trial.number in cast.alone else [*own[:-1:every], own[-1]]
         places = [(epochs(epoch), values(value)) for epoch, value in kept]
-        end = mark(cast.mark_of(trial), *places[-1])
+        end = mark(cast.mark_of(trial, of_network=True), *places[-1])
         said = f"{quantity.write(own[-1][1])} after {plural(own[-1][0], 'epoch')}"
-        yield Shape(trial, {"line": path(places), "mark": end}, named(trial, {quantity.name: said}))
+        words = named(trial, {quantity.name: said})
+        yield Shape(*cast.look(trial, of_network=True), words, {"line": path(places), "mark": end})
 
 
 def step_of(points: Points) -> int:

@@ -73,7 +73,7 @@ def run_sweep(
                 _tell_what_is_left(session, engine)
                 result = finish(session, engine, mirror)
                 if not result.interrupted:
-                    leave_report(command.root, str(spec.name), [str(spec.name)], tell)
+                    leave_report(command.root, str(spec.name), [str(spec.name)], tell, compute=session.compute)
                 damage.check()
                 keeper.check(last=True)
                 if engine.stopped:
