@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import io
 import multiprocessing
+import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -90,7 +93,9 @@ def write_demo(folder: Path) -> Path:
 def _fill(folder: Path) -> None:
     labels, indices = np.divmod(np.arange(sum(demo_counts()[1:])), sum(_PER_CLASS.values()))
     with ProcessPoolExecutor(usable_cores(), mp_context=multiprocessing.get_context("spawn")) as pool:
-        drawn = list(pool.map(draw_image, labels.tolist(), indices.tolist(), chunksize=12))
+        with _unseen_main():  # while the processes start
+            images = pool.map(draw_image, labels.tolist(), indices.tolist(), chunksize=12)
+        drawn = list(images)
     records: list[ImageRecord] = []
     for split in _PER_CLASS:
         (folder / f"cars_{split}").mkdir()
@@ -100,6 +105,16 @@ def _fill(folder: Path) -> None:
         (folder / path).write_bytes(jpeg)
         records.append(ImageRecord(path, int(labels[place]), split, box))
     write_devkit(folder, [entry.name for entry in CLASSES], records)
+
+
+@contextmanager
+def _unseen_main() -> Iterator[None]:
+    """Keep processes that are spawned from running the caller's script once more, which need not be guarded for it."""
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def project(camera: Floats, points: Floats) -> Floats:

@@ -13,6 +13,14 @@ from sweeps.interrupts import interruptible
 
 __all__ = ["main"]
 
+FACE = {
+    "folder": ("status_lines",),
+    "notebook": ("progress_console",),
+    "output": ("say",),
+    "view": ("open_view",),
+}
+"""What Python's own door (sweeps.api) may import, by module."""
+
 
 def main() -> None:
     """Run ``carsweep`` with the arguments of this process, and exit with its code."""

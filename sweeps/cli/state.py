@@ -45,7 +45,7 @@ class SweepState:
         spec: of the sweep.
         status: what is spent and what is to come; None before the first trial.
         facts: of all trials by number, derived ones and those of earlier sessions among them.
-        at_work: numbers of the trials that this session has begun.
+        told: when each trial that this session has begun was told last, in seconds of the session.
         data: the numbers of the images; None before they are read.
         use: what the machine does; None where nobody looked.
         began: what was spent when this session began.
@@ -57,7 +57,7 @@ class SweepState:
     spec: SweepSpec
     status: BudgetStatus | None = None
     facts: Mapping[int, TrialFacts] = field(default_factory=dict)
-    at_work: frozenset[int] = frozenset()
+    told: Mapping[int, float] = field(default_factory=dict)
     data: DataSummary | None = None
     use: MachineUse | None = None
     began: Spent = NOTHING
@@ -93,7 +93,12 @@ class SweepState:
             return "refused"
         if record.status != "running":
             return record.status
-        return "unfinished" if self.is_over else "running" if record.number in self.at_work else "waiting"
+        return "unfinished" if self.is_over else "running" if record.number in self.told else "waiting"
+
+    def seconds_of(self, record: TrialRecord) -> float:
+        """Return how long a trial has taken: what it has told, and while it runs the time since then."""
+        since = self.told.get(record.number) if record.status == "running" else None
+        return record.seconds + (0.0 if since is None else max(0.0, self.seconds - since))
 
 
 def facts_of(record: TrialRecord, spec: SweepSpec) -> TrialFacts:

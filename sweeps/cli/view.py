@@ -97,8 +97,7 @@ class SweepView:
     def on_data(self, data: DataSummary) -> None:
         """Remember how many images accuracies are measured on; draw the picture from now on."""
         self.state = replace(self.state, data=data)
-        if self._live:
-            self._live.start()
+        self._show()
 
     def on_status(self, status: BudgetStatus) -> None:
         """Remember it for the next line or picture, with the facts of the trials that it tells anew."""
@@ -111,11 +110,9 @@ class SweepView:
 
     def trial_changed(self, record: TrialRecord) -> None:
         """Draw the trial from now on, or print what it tries, how far it is, or how it ended."""
-        is_new = record.number not in self.state.at_work
-        self.state = replace(self.state, at_work=self.state.at_work | {record.number})
-        if self._live:
-            self._machine.start()
-            self._live.start()
+        is_new = record.number not in self.state.told
+        self.state = replace(self.state, told={**self.state.told, record.number: time.monotonic() - self._began})
+        if self._show():
             return
         trial = f"trial {record.number}"
         if is_new and not record.refused:
@@ -125,6 +122,13 @@ class SweepView:
             self.note(f"{trial} {_end_of(record)} | {self.how_far()}")
         elif not is_new:
             self.note(f"{trial} epoch {epoch_of(record)}: val accuracy {accuracy_of(record)}")
+
+    def _show(self) -> bool:
+        """Draw the picture from now on, if there is a terminal; return whether there is."""
+        if self._live:
+            self._machine.start()
+            self._live.start()
+        return self._live is not None
 
     def how_far(self) -> str:
         """Write how far the sweep is: trials of all sessions, the best of them, time, and budgets."""

@@ -21,6 +21,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from carcls.errors import InputError, mask_secrets
 from sweeps.interrupts import last_words, uninterrupted
+from sweeps.report.page import REPORT
 from sweeps.results.result import SweepResult
 from sweeps.run.comparison import sweep_json
 from sweeps.text import duration, percent
@@ -123,7 +124,7 @@ def notifying(command: Command, tell: Callable[[str], None]) -> Iterator[Ending]
 def _payload(command: Command, event: Event, ending: Ending, reason: str, seconds: float) -> dict[str, Any]:
     reason = mask_secrets(reason)
     resume = shlex.join(["carsweep", "resume", command.name, "--out", str(command.root)])
-    report = command.root / command.name / "report.html"
+    report = command.root / command.name / REPORT
     return {
         "text": _text(command.name, event, ending.results, reason, seconds, resume),
         "event": event,
