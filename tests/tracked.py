@@ -124,7 +124,7 @@ def searched_record(spec: SweepSpec, number: int) -> TrialRecord:
 def mirrored_sweep(out: Path, family: str, name: str, trials: int) -> list[TrialRecord]:
     """Leave the file of a finished sweep in ``out``, and its runs in the database there; return its trials."""
     spec = load_spec(family, overrides={"name": name, "trials": trials}, demo=True)
-    write_file(out / name, "sweep", None, [spec])
+    write_file(out / name, "sweep", None, [spec])  # one that is there keeps its id
     data = DataSummary("pictures", "0123456789abcdef", 300, 20, {"train": 200, "validation": 50, "test": 50})
     mirror = tracking_mirror(spec, out / name, check_tracking(None, out), data, print)
     records = [searched_record(spec, number) for number in range(trials)]

@@ -82,7 +82,7 @@ class SavedView:
         """Return the address of the page, behind the server's.
 
         Args:
-            experiments: ids of those that hold the runs; the view is saved in the first.
+            experiments: ids of those that hold the runs.
             saved: whether it is, and the server's pages read it; otherwise the address itself filters and sorts.
         """
         asked = {"viewStateShareKey": self.key} if saved else self._facets()

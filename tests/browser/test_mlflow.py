@@ -16,6 +16,7 @@ import pytest
 from helpers import free_port
 from tracked import mirrored_sweep
 
+from sweeps.run.tracked import page_of
 from sweeps.spec.sweep_file import read_spec, write_file
 from sweeps.trial import TrialRecord
 
@@ -59,8 +60,6 @@ def server(sweeps: tuple[Path, list[TrialRecord]]) -> Iterator[tuple[str, str]]:
     """The addresses of the leaderboard of the sweep and of the job, on one server."""
     with shown(sweeps[0], "demo") as job:
         base = job.partition("#")[0]
-        from sweeps.run.tracked import page_of
-
         yield base + page_of(sweeps[0], "demo-transfer", None), job
 
 
@@ -91,7 +90,7 @@ def test_the_leaderboard_opens_with_the_winner_on_top(
     page = open_runs(server[0])
     ranked = sorted(sweeps[1], key=lambda one: -one.metrics["val_accuracy"])
     assert names(page)[:10] == [f"trial {one.number} · search" for one in ranked[:10]]
-    heads = page.locator(".ag-header-cell-text").all_inner_texts()
+    heads = [head.strip() for head in page.get_by_role("columnheader").all_inner_texts()]
     assert {"val_accuracy", "val_top5", "val_loss", "carsweep.state", "Duration", "dropout"} <= set(heads)
     assert "Source" not in heads
     assert page.get_by_text(re.compile(r"demo-transfer: complete, best \d\d\.\d% on validation")).is_visible()
@@ -114,7 +113,7 @@ def test_ten_runs_are_compared_by_what_is_searched(
     for place in range(10):
         boxes.nth(place).check(force=True)
     page.get_by_role("button", name="Compare").first.click()
-    page.get_by_role("heading", name="Comparing 10 Runs").or_(page.get_by_text("Comparing 10 Runs")).first.wait_for()
+    page.get_by_role("heading", name="Comparing 10 Runs from 1 Experiment").wait_for()
     searched = set(read_spec(sweeps[0] / "demo-transfer").search)
     table = page.locator(".mlflow-compare-run-table").nth(1)
     shown_names = {row.inner_text().split("\t")[0].strip() for row in table.locator("tr").all()}
@@ -128,3 +127,12 @@ def test_a_job_shows_its_families_in_one_table(server: tuple[str, str], open_run
     seen = set(page.locator(".ag-center-cols-container [col-id*='Experiment Name']").all_inner_texts())
     assert seen <= {f"carsweep-{family}" for family in FAMILIES}
     assert len(seen) > 1
+
+
+def test_the_address_of_a_server_is_printed(
+    server: tuple[str, str], sweeps: tuple[Path, list[TrialRecord]], run: Callable[..., tuple[int, str, str]]
+) -> None:
+    """Where the runs are on a tracking server, it is asked for its version and the sweep, and nothing is started."""
+    uri = server[0].partition("/#")[0]
+    code, out, _ = run("ui", "demo-transfer", "--out", str(sweeps[0]), "--tracking-uri", uri)
+    assert (code, out) == (0, f"The runs are on a tracking server: {server[0]}\n")
