@@ -41,7 +41,7 @@ _COMMANDS = {
     "explain": ("explain:explain", "Tell all about a setting, an experiment or an objective."),
     "delete": ("removal:delete", "Remove a sweep, with its runs in MLflow."),
     "tracking": ("tracking:tracking", "Keep MLflow in line with the sweeps."),
-    "ui": ("tracking:ui", "Open MLflow's pages on the runs."),
+    "ui": ("ui:ui", "Open MLflow's pages on a sweep."),
 }
 
 

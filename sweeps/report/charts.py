@@ -17,9 +17,7 @@ from sweeps.report.slices import draw_parallel, draw_slice, judged
 from sweeps.report.svg import legend, node, side_by_side, written
 from sweeps.report.timeline import MOST_ROWS, bars_of, draw_timeline, rows_of
 from sweeps.study.importance import Importances, importances_of
-from sweeps.text import DASH, duration, percent, plural, settings_text
-
-Row = tuple[str, ...]
+from sweeps.text import DASH, Grid, duration, percent, plural, settings_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +29,14 @@ class Chart:
         title: for a person.
         drawings: elements of SVG, each complete; none where there is nothing to draw, as ``notes`` say.
         notes: sentences on how it is to be read, and on what it leaves out.
-        header, rows: its numbers as a table of text.
+        table: its numbers, in words; None where there is nothing to draw.
     """
 
     key: str
     title: str
     drawings: tuple[Element, ...] = ()
     notes: tuple[str, ...] = ()
-    header: Row = ()
-    rows: tuple[Row, ...] = ()
+    table: Grid | None = None
 
     @property
     def svgs(self) -> list[str]:
@@ -98,24 +95,21 @@ def _curves(facts: Facts, cast: Cast) -> Chart:
     shown = [trial for trial in cast.trials if trial.number in points and trial.number in cast.alone]
     last = {trial.number: points[trial.number][-1] for trial in shown}
     rows = [(str(t.number), t.name, t.status, str(last[t.number][0]), quantity.write(last[t.number][1])) for t in shown]
-    drawings = (draw_curves(cast, points, facts.spec.early_stopping),)
-    return Chart(
-        "curves", title, drawings, tuple(notes), ("trial", "name", "status", "epochs", quantity.name), (*rows,)
-    )
+    table = Grid(("trial", "name", "status", "epochs", quantity.name), rows, ("name", "status"))
+    return Chart("curves", title, (draw_curves(cast, points, facts.spec.early_stopping),), tuple(notes), table)
 
 
 def _importance(facts: Facts, cast: Cast) -> Chart:
     title = "What matters"
     found = importances_of(cast.board.trials, facts.spec.search, cast.board.goals, facts.spec.seed)
-    rows = tuple(
+    if all(one.why_not for one in found.settings):
+        return Chart("importance", title, notes=(f"No importances: {_why_none(found)}.",))
+    rows = [
         (one.setting, percent(one.ped_anova), percent(one.f_anova), str(one.trials), one.why_not or DASH)
         for one in found.settings
-    )
-    rated = any(not one.why_not for one in found.settings)
-    notes = _notes_on_importance(found) if rated else (f"No importances: {_why_none(found)}.",)
-    header = ("setting", "PED-ANOVA", "f-ANOVA", "rests on trials", "remark")
-    drawings = (draw_importance(found.settings),) if rated else ()
-    return Chart("importance", title, drawings, notes, header, rows if rated else ())
+    ]
+    table = Grid(("setting", "PED-ANOVA", "f-ANOVA", "rests on trials", "remark"), rows, ("setting", "remark"))
+    return Chart("importance", title, (draw_importance(found.settings),), _notes_on_importance(found), table)
 
 
 def _why_none(found: Importances) -> str:
@@ -153,7 +147,8 @@ def _slices(facts: Facts, cast: Cast) -> Chart:
         for name, domain in facts.spec.search.items()
     )
     notes = cast.left_out([trial.number for trial in trials], "trials")
-    return Chart("slices", title, drawings, notes, ("setting", "searched", *(f"trial {t.number}" for t in best)), rows)
+    table = Grid(("setting", "searched", *(f"trial {t.number}" for t in best)), rows, ("setting", "searched"))
+    return Chart("slices", title, drawings, notes, table)
 
 
 def _parallel(facts: Facts, cast: Cast) -> Chart:
@@ -175,7 +170,8 @@ def _parallel(facts: Facts, cast: Cast) -> Chart:
         for t in shown
         if t.number in cast.alone
     )
-    return Chart("parallel", title, (draw_parallel(cast, facts.spec.search, shown),), tuple(notes), header, rows)
+    drawings = (draw_parallel(cast, facts.spec.search, shown),)
+    return Chart("parallel", title, drawings, tuple(notes), Grid(header, rows, ("status",)))
 
 
 def _front(cast: Cast) -> Chart:
@@ -190,7 +186,8 @@ def _front(cast: Cast) -> Chart:
     )
     rows = tuple((str(t.number), t.name, *(q.write(t.metrics[q.metric]) for q in goals.objectives)) for t in front)
     drawings = tuple(draw_front(cast, other, trials) for other in goals.objectives[1:])
-    return Chart("front", title, drawings, notes, ("trial", "name", *(q.name for q in goals.objectives)), rows)
+    table = Grid(("trial", "name", *(q.name for q in goals.objectives)), rows, ("name",))
+    return Chart("front", title, drawings, notes, table)
 
 
 def _timeline(cast: Cast) -> Chart:
@@ -204,10 +201,9 @@ def _timeline(cast: Cast) -> Chart:
     ]
     notes += [f"{plural(len(rows) - MOST_ROWS, 'more row')} left out."] if len(rows) > MOST_ROWS else []
     notes += cast.left_out([bar.trial.number for bar in bars], "bars")
-    table = tuple(
-        (name, str(len(own)), duration(sum(bar.end - bar.start for bar in own))) for name, own in rows.items()
-    )
-    return Chart("timeline", title, (draw_timeline(cast, bars, rows),), tuple(notes), ("row", "trials", "busy"), table)
+    busy = [(name, str(len(own)), duration(sum(bar.end - bar.start for bar in own))) for name, own in rows.items()]
+    table = Grid(("row", "trials", "busy"), busy, ("row",))
+    return Chart("timeline", title, (draw_timeline(cast, bars, rows),), tuple(notes), table)
 
 
 @cache

@@ -20,6 +20,6 @@ FACE = {
     "reproduction": ("Reproduction",),
     "several": ("plan_sweeps", "run_sweeps"),
     "status": ("COLUMNS", "SweepStatus", "require_known", "sweep_status", "sweeps_in"),
-    "tracked": ("Remains", "Repaired", "find_remains", "remove", "repair"),
+    "tracked": ("Remains", "Repaired", "find_remains", "page_of", "remove", "repair"),
 }
 """What other rooms may import, by module."""

@@ -23,7 +23,7 @@ from sweeps.results.leaderboard import Leaderboard
 from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.space import Range
 from sweeps.study.importance import importances_of
-from sweeps.text import percent
+from sweeps.text import Grid, percent
 from sweeps.trial import NOTHING, Spent, TrialRecord
 
 EPOCHS = {"epochs": 40, "dropout": 0.1}
@@ -50,6 +50,12 @@ def chart(part: ChartsPart, key: str) -> Chart:
     return next(one for one in part.charts if one.key == key)
 
 
+def table_of(chart: Chart) -> Grid:
+    """Return the table of a chart that has one."""
+    assert chart.table is not None
+    return chart.table
+
+
 def marked(drawing: Element, trial: int) -> Element:
     """Return what is drawn for a trial."""
     return next(one for one in drawing.iter("g") if one.get("data-trial", "").split()[:1] == [str(trial)])
@@ -73,10 +79,10 @@ def test_curves_lie_where_the_records_say() -> None:
         "trial 1 (search), pruned, accuracy 15.0% after 1 epoch"
     ]
     assert marked(drawing, 0).get("class") == "trial complete winner"
-    assert chart(part, "curves").rows == (
+    assert [*table_of(chart(part, "curves")).rows] == [
         ("0", "search", "complete", "4", "50.0%"),
         ("1", "search", "pruned", "1", "15.0%"),
-    )
+    ]
 
 
 def test_rungs_count_searched_trials() -> None:
@@ -168,8 +174,8 @@ def test_parallel_lines_end_at_the_score() -> None:
     assert (ends[1] - ends[0]) / (ends[2] - ends[0]) == pytest.approx(0.25, abs=0.001)
     assert lines[1][0][1] - lines[0][0][1] == pytest.approx(lines[2][0][1] - lines[1][0][1], abs=0.1)
     assert lines[0][1][1] > lines[2][1][1] > lines[1][1][1]  # without, the least, the greatest
-    assert found.header == ("trial", "status", "dropout", "backbone_lr", "accuracy")
-    assert found.rows[-1] == ("0", "complete", "0.0", "–", "20.0%")
+    assert table_of(found).header == ("trial", "status", "dropout", "backbone_lr", "accuracy")
+    assert table_of(found).rows[-1] == ("0", "complete", "0.0", "–", "20.0%")
 
 
 def test_the_front_is_that_of_the_goals() -> None:
@@ -184,8 +190,8 @@ def test_the_front_is_that_of_the_goals() -> None:
     assert ringed == {"0", "1", "3"}
     joined = places(drawing, "front")
     assert joined == [places(marked(drawing, number), "mark")[0] for number in (1, 3, 0)]
-    assert [row[0] for row in found.rows] == ["0", "3", "1"]
-    assert found.rows[1][2:] == ("70.0%", "4 ms")
+    assert [row[0] for row in table_of(found).rows] == ["0", "3", "1"]
+    assert table_of(found).rows[1][2:] == ("70.0%", "4 ms")
     assert "front" not in [one.key for one in charts_part(facts_of(*trials)).charts]
 
 
@@ -211,7 +217,7 @@ def test_trials_lie_in_the_rows_of_their_processes() -> None:
         "b 2": [4],
     }
     found = chart(charts_part(facts_of(*trials)), "timeline")
-    assert found.rows == (("a GPU 0 1", "3", "38.0 s"), ("b 1", "1", "20.0 s"), ("b 2", "1", "3.0 s"))
+    assert table_of(found).rows == [("a GPU 0 1", "3", "38.0 s"), ("b 1", "1", "20.0 s"), ("b 2", "1", "3.0 s")]
     (drawing,) = found.drawings
     widths = [float(re.findall("h([0-9.]+)v", marked(drawing, n).findall("path")[0].get("d", ""))[0]) for n in (0, 1)]
     assert widths[1] == pytest.approx(2 * widths[0], abs=0.1)
@@ -246,7 +252,7 @@ def test_importances_are_drawn_as_they_were_found() -> None:
     bars = [float(bar.get("width", "")) for bar in drawing.iter("rect") if bar.get("class") == "ped"][1:]
     shares = [one.ped_anova or 0 for one in known.settings]
     assert bars[1] / bars[0] == pytest.approx(shares[1] / shares[0], abs=0.001)
-    assert [row[:4] for row in found.rows] == [
+    assert [row[:4] for row in table_of(found).rows] == [
         (one.setting, percent(one.ped_anova), percent(one.f_anova), "40") for one in known.settings
     ]
 
