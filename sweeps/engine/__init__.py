@@ -33,8 +33,8 @@ class Progress(Protocol):
     def note(self, text: str) -> None:
         """Show one sentence."""
 
-    def packing(self, done: int, total: int) -> None:
-        """Show how many images of ``total`` are read."""
+    def packing(self, done: int, total: int, what: str = "reading images") -> None:
+        """Show how many images of ``total`` are read, or whatever is done with them."""
 
     def on_data(self, data: DataSummary) -> None:
         """The images are read."""

@@ -208,7 +208,7 @@ def test_there_may_be_nothing_to_show(facts: Facts) -> None:
     assert answers_part(facts) is None
     path.unlink()
     assert answers_part(facts) is None
-    assert why_no_answers(facts) == "The answers of trial 1 to the validation images are not kept any more."
+    assert why_no_answers(facts) == "The answers of trial 1 to the validation images are not kept (any more)."
 
 
 def test_the_nearest_images_are_asked_for_once_and_only_with_time(facts: Facts) -> None:
