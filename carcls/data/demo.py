@@ -11,7 +11,7 @@ import io
 import multiprocessing
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache
@@ -53,7 +53,7 @@ def demo_counts() -> tuple[int, int, int]:
     return len(CLASSES), len(CLASSES) * _PER_CLASS["train"], len(CLASSES) * _PER_CLASS["test"]
 
 
-def write_demo(folder: Path) -> Path:
+def write_demo(folder: Path, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Path:
     """Draw the demo data set into ``folder``; returns at once when it is already there.
 
     The folder appears complete or not at all: it is written under another name beside its place and then renamed. The
@@ -61,6 +61,7 @@ def write_demo(folder: Path) -> Path:
 
     Args:
         folder: where to; its parents are made.
+        progress: told how many pictures of how many are drawn.
 
     Raises:
         DataError: ``folder`` holds something else.
@@ -80,7 +81,7 @@ def write_demo(folder: Path) -> Path:
             f"demo folder must be writable, got {str(folder)!r} ({error}). Choose another --out."
         ) from error
     with draft as name:
-        _fill(Path(name))
+        _fill(Path(name), progress)
         Path(name).chmod(0o755)
         try:
             Path(name).replace(folder)
@@ -90,12 +91,15 @@ def write_demo(folder: Path) -> Path:
     return folder
 
 
-def _fill(folder: Path) -> None:
+def _fill(folder: Path, progress: Callable[[int, int], None]) -> None:
     labels, indices = np.divmod(np.arange(sum(demo_counts()[1:])), sum(_PER_CLASS.values()))
     with ProcessPoolExecutor(usable_cores(), mp_context=multiprocessing.get_context("spawn")) as pool:
         with _unseen_main():  # while the processes start
             images = pool.map(draw_image, labels.tolist(), indices.tolist(), chunksize=12)
-        drawn = list(images)
+        drawn: list[tuple[Box, bytes]] = []
+        for picture in images:
+            drawn.append(picture)
+            progress(len(drawn), len(labels))
     records: list[ImageRecord] = []
     for split in _PER_CLASS:
         (folder / f"cars_{split}").mkdir()
