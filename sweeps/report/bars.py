@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
 from sweeps.report.svg import drawing, node, shortened, text
-from sweeps.study.importance import Importance
 from sweeps.text import percent
+
+if TYPE_CHECKING:
+    from sweeps.study.importance import Importance
 
 WIDTH, ROW = 480.0, 34.0
 LEFT, RIGHT, TOP = 164.0, 430.0, 26.0

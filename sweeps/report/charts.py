@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
 from sweeps.report.bars import draw_importance
@@ -16,8 +17,10 @@ from sweeps.report.front import draw_front, measured
 from sweeps.report.slices import draw_parallel, draw_slice, judged
 from sweeps.report.svg import legend, node, side_by_side, written
 from sweeps.report.timeline import MOST_ROWS, bars_of, draw_timeline, rows_of
-from sweeps.study.importance import Importances, importances_of
 from sweeps.text import DASH, Grid, duration, percent, plural, settings_text
+
+if TYPE_CHECKING:
+    from sweeps.study.importance import Importances
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,8 @@ def _curves(facts: Facts, cast: Cast) -> Chart:
 
 def _importance(facts: Facts, cast: Cast) -> Chart:
     title = "What matters"
+    from sweeps.study.importance import importances_of  # loads optuna, which who reads no report needs not
+
     found = importances_of(cast.board.trials, facts.spec.search, cast.board.goals, facts.spec.seed)
     if all(one.why_not for one in found.settings):
         return Chart("importance", title, notes=(f"No importances: {_why_none(found)}.",))

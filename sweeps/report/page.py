@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from carcls.stages import write_text
 from sweeps.report.advice import Suggestion, advice_of
+from sweeps.report.answers import AnswersPart, Compute, answers_part, why_no_answers
 from sweeps.report.charts import ChartsPart, charts_part
 from sweeps.report.details import Detail, details_of
 from sweeps.report.facts import Facts, read_facts
@@ -46,7 +47,7 @@ class SweepReport:
     Attributes:
         id: what the addresses of its sections begin with, unlike another sweep's on the page.
         facts: of the sweep.
-        verdict, advice, board, charts, details: as they follow from the facts.
+        verdict, advice, board, charts, answers, details: as they follow from the facts.
     """
 
     id: str
@@ -55,6 +56,7 @@ class SweepReport:
     advice: list[Suggestion]
     board: ReportBoard
     charts: ChartsPart
+    answers: AnswersPart | None
     details: list[Detail]
 
     @property
@@ -78,7 +80,13 @@ class SweepReport:
         parts = [("next", "What to try next", self.advice), ("board", "Leaderboard", self.board.rows)]
         charts = [(f"chart-{chart.key}", chart.title) for chart in self.charts.charts]
         details = [(detail.key, detail.title) for detail in self.details]
-        return [("answer", "Answer"), *((key, name) for key, name, there in parts if there), *charts, *details]
+        found = [(key, name) for key, name, there in parts if there]
+        return [("answer", "Answer"), *found, *charts, ("answers", "Answers"), *details]
+
+    @property
+    def answers_missing(self) -> str:
+        """Why there are no answers."""
+        return why_no_answers(self.facts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +113,7 @@ def write_report(
     title: str,
     compared: Sequence[SideBySide] = (),
     markdown: bool = False,
+    compute: Compute | None = None,
 ) -> str:
     """Write what sweeps have left so far as one page, and return it; they may run meanwhile.
 
@@ -114,12 +123,13 @@ def write_report(
         title: of the page.
         compared: the sweeps beside each other.
         markdown: whether it is Markdown, without pictures, rather than HTML.
+        compute: has a process of trials compute what only the network can tell; None leaves that out.
 
     Raises:
         InputError: a file of a sweep is damaged.
         OSError: the page cannot be written.
     """
-    reports = tuple(_report(f"s{place}", read_facts(folder)) for place, folder in enumerate(folders, 1))
+    reports = tuple(_report(f"s{place}", read_facts(folder), compute) for place, folder in enumerate(folders, 1))
     page = ReportPage(title, reports, tuple(compared))
     text = _markdown(page) if markdown else _html(page)
     if path is not None:
@@ -127,9 +137,17 @@ def write_report(
     return text
 
 
-def _report(name: str, facts: Facts) -> SweepReport:
-    verdict, advice, details = verdict_of(facts), advice_of(facts), details_of(facts)
-    return SweepReport(name, facts, verdict, advice, board_of(facts), charts_part(facts), details)
+def _report(name: str, facts: Facts, compute: Compute | None) -> SweepReport:
+    return SweepReport(
+        name,
+        facts,
+        verdict_of(facts),
+        advice_of(facts),
+        board_of(facts),
+        charts_part(facts),
+        answers_part(facts, compute),
+        details_of(facts),
+    )
 
 
 def _html(page: ReportPage) -> str:

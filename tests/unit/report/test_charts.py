@@ -14,6 +14,7 @@ from helpers import study_spec, trial_record
 
 from carcls.outcome import Measurement
 from carcls.stages import StageStore
+from sweeps.report import charts
 from sweeps.report.charts import Chart, ChartsPart, charts_part
 from sweeps.report.curves import rung_counts
 from sweeps.report.facts import Facts
@@ -212,12 +213,12 @@ def test_trials_lie_in_the_rows_of_their_processes() -> None:
     ]
     rows = rows_of(bars_of(trials))
     assert {name: [bar.trial.number for bar in own] for name, own in rows.items()} == {
-        "a GPU 0 1": [0, 1, 3],
+        "a GPU 0": [0, 1, 3],
         "b 1": [2],
         "b 2": [4],
     }
     found = chart(charts_part(facts_of(*trials)), "timeline")
-    assert table_of(found).rows == [("a GPU 0 1", "3", "38.0 s"), ("b 1", "1", "20.0 s"), ("b 2", "1", "3.0 s")]
+    assert table_of(found).rows == [("a GPU 0", "3", "38.0 s"), ("b 1", "1", "20.0 s"), ("b 2", "1", "3.0 s")]
     (drawing,) = found.drawings
     widths = [float(re.findall("h([0-9.]+)v", marked(drawing, n).findall("path")[0].get("d", ""))[0]) for n in (0, 1)]
     assert widths[1] == pytest.approx(2 * widths[0], abs=0.1)
@@ -312,3 +313,21 @@ def test_curves_of_many_trials_say_what_they_leave_out() -> None:
 def test_ticks_are_round(scale: Scale, ticks: list[float]) -> None:
     """An axis is marked at values that people read at a glance."""
     assert scale.ticks() == ticks
+
+
+def luminance(colour: str) -> float:
+    """Return the relative luminance of ``#rrggbb``, by WCAG 2.2."""
+    shares = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in shares)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def test_every_mark_is_seen_in_both_themes() -> None:
+    """Colours of marks have a contrast of 3:1 and more on the page's paper, white or near black."""
+    style = (Path(charts.__file__).parent / "pages" / "charts.css").read_text(encoding="utf-8")
+    colours = set(re.findall(r"(?:stroke|fill): (#[0-9a-f]{6})", style))
+    assert len(colours) == 5
+    for colour in colours:
+        for paper in ("#ffffff", "#14171a"):
+            low, high = sorted(map(luminance, (colour, paper)))
+            assert (high + 0.05) / (low + 0.05) >= 3, (colour, paper)
