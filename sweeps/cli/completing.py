@@ -15,7 +15,6 @@ import click
 from click.shell_completion import BashComplete, CompletionItem, ZshComplete, add_completion_class, get_completion_class
 
 from carcls.catalog import FAMILIES
-from sweeps.cli.options import Names
 
 if TYPE_CHECKING:
     from sweeps.spec.settings import Setting
@@ -68,7 +67,7 @@ class KeysInZsh(ZshComplete):
 
 
 @click.command("completion")
-@click.argument("shell", type=Names(["bash", "zsh", "fish"]))
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 @click.pass_context
 def completion(ctx: click.Context, shell: str) -> None:
     """Print the script that lets a shell complete carsweep's words.

@@ -24,7 +24,7 @@ class Names(click.Choice[str]):
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
         """Name the nearest; click has named all."""
         meant = nearest(str(value), map(str, self.choices)).partition(" Known:")[0]
-        return super().get_invalid_choice_message(value, ctx) + (f".{meant}" if meant else "")
+        return super().get_invalid_choice_message(value, ctx).rstrip(".") + (f".{meant}" if meant else ".")
 
 
 class Known(click.ParamType[str]):
