@@ -119,7 +119,7 @@ def test_a_sweep_without_trials_says_so() -> None:
     assert chart(part, "curves").drawings == ()
     assert [one.notes for one in part.charts] == [
         ("No trial has measured an epoch.",),
-        ("No importances: fewer than 10 complete trials (0).",),
+        ("No importances: fewer than 10 trials (0).",),
         ("No trial with a searched setting has a score.",),
         ("No trial with a searched setting has a score.",),
         ("The journal does not tell when a trial ran.",),
