@@ -125,7 +125,8 @@ def _notes_on_importance(found: Importances) -> tuple[str, ...]:
     notes = [
         "PED-ANOVA: what tells the best tenth of the trials from the others. f-ANOVA: how much of the difference in "
         "score each setting explains alone.",
-        f"They rest on {plural(found.trials, 'trial')} of {plural(found.networks, 'training')}"
+        f"They rest on {plural(found.trials, 'trial')}"
+        + (f" of {plural(found.networks, 'training')}" if found.networks < found.trials else "")
         + (
             f", scored after epoch {found.epoch}: fewer than 10 are complete. What decides later may be something else."
             if found.epoch
