@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.text import Text
 
 from sweeps.engine.budget import status_text
 from sweeps.results.leaderboard import half_width
-from sweeps.text import DASH, duration, percent, plural, settings_text, size_text
+from sweeps.text import DASH, duration, percent, plural, size_text
 
 if TYPE_CHECKING:
     from sweeps.cli.state import SweepState
@@ -241,11 +241,13 @@ def sparkline(values: Sequence[float], length: int, low: float, high: float, hei
     return "".join(heights[round((values[place] - low) * steps)] for place in places)
 
 
-def _words(record: TrialRecord, settings: Mapping[str, Any], room: int) -> str:
-    """Write what a trial is: its name if it has one and two settings, more of them where all of these have room."""
-    short = {name: float(f"{value:.2g}") if isinstance(value, float) else value for name, value in settings.items()}
-    said = [settings_text({name: value}) for name, value in short.items()]
-    if record.experiment or record.confirms is not None:
-        said = [record.name.rpartition("/")[2], *said]
-    shown = max((n for n in range(len(said) + 1) if len(" ".join(said[:n])) <= room), default=0)
-    return " ".join(said[: max(2, shown)])
+def _words(record: TrialRecord, settings: Sequence[str], room: int) -> str:
+    """Write what a trial is: its name if it has one, then settings; two of these in all, and what else has room."""
+    named = [record.name.rpartition("/")[2]] if record.experiment or record.confirms is not None else []
+    first, second, *others = (*named, *settings, "", "")
+    said = f"{first} {second}"
+    for word in others:
+        if len(said) + 1 + len(word) > room:
+            break
+        said += f" {word}"
+    return said.rstrip()

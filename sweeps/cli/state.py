@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps.results.leaderboard import find_best
 from sweeps.spec.space import Range
+from sweeps.text import settings_text
 from sweeps.trial import NOTHING
 
 if TYPE_CHECKING:
@@ -27,13 +28,13 @@ class TrialFacts:
     Attributes:
         record: it was found out of.
         curve: validation accuracies in [0, 1], by epoch.
-        settings: as ``distinguishing`` returns them.
+        settings: as ``distinguishing`` returns them, in words, to two digits.
         saved: seconds that the cached stages took to make which it found made.
     """
 
     record: TrialRecord
     curve: Sequence[float]
-    settings: Mapping[str, Any]
+    settings: Sequence[str]
     saved: float
 
 
@@ -104,7 +105,9 @@ class SweepState:
 def facts_of(record: TrialRecord, spec: SweepSpec) -> TrialFacts:
     """Return the facts of a record; reads its epochs from the journal."""
     curve = [measurement.metrics["val_accuracy"] for measurement in record.history]
-    return TrialFacts(record, curve, distinguishing(record, spec), record.saved)
+    settings = distinguishing(record, spec).items()
+    short = ((name, float(f"{value:.2g}") if isinstance(value, float) else value) for name, value in settings)
+    return TrialFacts(record, curve, [settings_text({name: value}) for name, value in short], record.saved)
 
 
 def distinguishing(record: TrialRecord, spec: SweepSpec) -> dict[str, Any]:

@@ -91,6 +91,11 @@ class RaySession:
         with uninterrupted(), Waiting(self._notify, "ending Ray and its processes …"), self._exits:
             self._end()
 
+    @property
+    def is_up(self) -> bool:
+        """Whether Ray is there already."""
+        return bool(ray.is_initialized())
+
     def start_in_background(self, log: Path, *, preload: bool, processes: int | None = None) -> None:
         """Begin to start or join Ray, while this process loads libraries and decodes images.
 

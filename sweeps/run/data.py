@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,7 +90,7 @@ def prepare_data(
         folder = _demo_folder(out)
         if not folder.exists():
             progress.note(f"drawing demo cars into {folder}")
-        write_demo(folder)
+        write_demo(folder, partial(progress.packing, what="drawing demo cars"))
     with Waiting(progress.note, "checking stored images …") as looking:
 
         def show(done: int, total: int) -> None:
