@@ -107,7 +107,9 @@ def _edges(facts: Facts) -> Iterator[Suggestion]:
 
 
 def _place(domain: Range[float], value: float) -> float:
-    """Return where a value lies in its range, on the range's own scale, in [0, 1]."""
+    """Return where a value lies in its range, on the range's own scale: in [0, 1], if it does at all."""
+    if domain.log and value <= 0:  # a documented experiment's, which lies outside
+        return 0.0
     scale = math.log if domain.log else float
     return (scale(value) - scale(domain.low)) / (scale(domain.high) - scale(domain.low))
 
