@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -99,7 +98,6 @@ def _plain(value: Any) -> Any:
 
 
 def _run(command: Command, quiet: bool) -> None:
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     from sweeps.cli.notebook import progress_console
     from sweeps.cli.output import say
     from sweeps.cli.view import open_view

@@ -17,7 +17,7 @@ import click
 
 from carcls.errors import InputError, TrackingError, mask_secrets
 from sweeps.cli.exits import DONE
-from sweeps.cli.options import options
+from sweeps.cli.options import SWEEP, options
 from sweeps.interrupts import uninterrupted
 
 _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -27,7 +27,7 @@ _ALL = "#/experiments?workflowType=machine_learning"
 
 
 @click.command("ui")
-@click.argument("sweep", metavar="[NAME]", required=False)
+@click.argument("sweep", type=SWEEP, metavar="[NAME]", required=False)
 @options("out")
 @click.option("--tracking-uri", metavar="URI", help="MLflow store to show instead; needed when it has a password.")
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port to listen on.")

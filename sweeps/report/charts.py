@@ -125,8 +125,13 @@ def _notes_on_importance(found: Importances) -> tuple[str, ...]:
     notes = [
         "PED-ANOVA: what tells the best tenth of the trials from the others. f-ANOVA: how much of the difference in "
         "score each setting explains alone.",
-        f"They rest on {plural(found.trials, 'complete trial')} of {plural(found.networks, 'training')}; trials that "
-        "were stopped early are left out, so what ruins a trial may matter more than is shown.",
+        f"They rest on {plural(found.trials, 'trial')}"
+        + (f" of {plural(found.networks, 'training')}" if found.networks < found.trials else "")
+        + (
+            f", scored after epoch {found.epoch}: fewer than 10 are complete. What decides later may be something else."
+            if found.epoch
+            else "; those that did not complete are left out, so what ruins a trial may matter more than is shown."
+        ),
     ]
     if any(one.conditional for one in found.settings):
         notes.append(

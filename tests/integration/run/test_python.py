@@ -29,7 +29,7 @@ def more(seen=[]):
     return seen
 thread = threading.Thread(target=more)
 thread.start(); thread.join()
-print(json.dumps({"before": frame.index.tolist(), "after": sorted(more.__defaults__[0][0].frame().index),
+print(json.dumps({"before": frame.index.tolist(), "after": sorted(more.__defaults__[0][0].frame().index.tolist()),
     "answers": answers["label"].tolist(), "svg": sorted(sweep.figures), "page": str(page), "curves": curves.shape,
     "uri": mlflow.get_tracking_uri(), "left": [t.name for t in threading.enumerate()], "best": sweep.best.number}))
 """

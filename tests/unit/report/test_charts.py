@@ -15,6 +15,7 @@ from helpers import study_spec, trial_record
 from carcls.outcome import Measurement
 from carcls.stages import StageStore
 from sweeps.report import charts
+from sweeps.report.advice import advice_of
 from sweeps.report.charts import Chart, ChartsPart, charts_part
 from sweeps.report.curves import rung_counts
 from sweeps.report.facts import Facts
@@ -119,7 +120,7 @@ def test_a_sweep_without_trials_says_so() -> None:
     assert chart(part, "curves").drawings == ()
     assert [one.notes for one in part.charts] == [
         ("No trial has measured an epoch.",),
-        ("No importances: fewer than 10 complete trials (0).",),
+        ("No importances: fewer than 10 trials (0).",),
         ("No trial with a searched setting has a score.",),
         ("No trial with a searched setting has a score.",),
         ("The journal does not tell when a trial ran.",),
@@ -158,6 +159,15 @@ def test_slices_lie_where_the_records_say() -> None:
     ]
     assert [one.get("data-trial") for one in crop.iter("g")] == ["0", "3", "1"]  # the best on top; one has no crop
     assert "crop=resized" in "".join(marked(crop, 1).itertext())
+
+
+def test_nothing_where_factors_are_searched_harms_no_part_of_the_report() -> None:
+    """A documented experiment without weight decay is outside of a range of factors, whose logarithm 0 has not."""
+    search = {"weight_decay": Range(1e-6, 1e-2, log=True)}
+    trials = [trained(n, 0.5 + n / 20, settings={"weight_decay": 0.0}) for n in range(5)]
+    facts = facts_of(*trials, search=search, experiments=["transfer/frozen"])
+    assert any("low end" in one.why for one in advice_of(facts))
+    assert list(charts_part(facts).figures) == ["curves", "slices", "parallel"]
 
 
 def test_parallel_lines_end_at_the_score() -> None:
