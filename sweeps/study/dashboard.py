@@ -12,6 +12,7 @@ import time
 import warnings
 from collections.abc import Iterable
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 
 import optuna
@@ -59,8 +60,6 @@ def add_ended(study: optuna.Study, records: Iterable[TrialRecord], spec: SweepSp
 
 def main(folder: Path, host: str, port: int) -> None:
     """Serve the pages until the process is ended."""
-    import optuna_dashboard
-
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     spec, known = read_spec(folder), set[int]()
     directions = [objective.direction for objective in spec.goals.objectives]
@@ -76,7 +75,7 @@ def main(folder: Path, host: str, port: int) -> None:
             add_ended(study, History(folder).records, spec, known)
 
     threading.Thread(target=follow, daemon=True).start()
-    optuna_dashboard.run_server(study._storage, host, port)
+    import_module("optuna_dashboard").run_server(study._storage, host, port)  # which only this needs
 
 
 if __name__ == "__main__":
