@@ -17,6 +17,7 @@ Examples:
   carsweep run transfer --data stanford_cars   a real data set
   carsweep run all                             all families, as one job
   carsweep run transfer --dry-run --trials 50  its plan, and an estimate
+  carsweep explain dropout                     all about a setting
   carsweep status                              the status of the latest one
   carsweep resume NAME --trials +20            go on, or extend a sweep
   carsweep reproduce --data stanford_cars      the documented experiments

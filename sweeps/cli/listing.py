@@ -36,7 +36,7 @@ _PARTS = {
 
 @click.command("list")
 @click.argument("kind", type=Names(["backbones", "experiments", "settings", "specs"]))
-@click.argument("family", type=FAMILY, required=False)
+@click.argument("family", type=FAMILY, metavar="[FAMILY]", required=False)
 @answering
 def listing(streams: Streams, kind: str, family: str | None) -> int:
     """List what can be named: backbones, documented experiments, packaged specs, or all settings.

@@ -30,6 +30,7 @@ Examples:
   carsweep run {family}
   carsweep run {family} --data stanford_cars --trials 30 --hours 8
   carsweep run {family} --set {example}
+  carsweep run {family} --print-spec > my.yaml
   carsweep run {family} --spec my.yaml --dry-run
 
 Whatever --set can set: carsweep list settings {family}. All about one: carsweep explain dropout"""

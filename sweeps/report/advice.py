@@ -122,10 +122,10 @@ def _wider(facts: Facts, name: str, domain: Range[float], end: str) -> str:
         new = (old * factor if up else old / factor) if domain.log else (old + step if up else old - step)
         said = f"{round(new) if domain.step else float(f'{new:.2g}')}"
         try:
-            edit_spec(facts.spec, [f"space.{name}.{end}={said}"], {})
+            edit_spec(facts.spec, [f"search.{name}.{end}={said}"], {})
         except SpecError:
             continue
-        return "" if float(said) == old else f"space.{name}.{end}={said}"
+        return "" if float(said) == old else f"search.{name}.{end}={said}"
     return ""
 
 
