@@ -151,7 +151,8 @@ def _run_trials(session: SweepSession, watcher: Progress, observers: Sequence[Ob
     from carcls.families import known_costs
 
     spec, classes = session.spec, len(session.dataset.classes)
-    with Waiting(watcher.note, "starting Ray and its processes, which load PyTorch …") as beginning:
+    ray = "" if session.ray.is_up else "Ray and "
+    with Waiting(watcher.note, f"starting {ray}the trials' processes, which load PyTorch …") as beginning:
         from sweeps.engine.engine import run_trials
 
         return run_trials(
