@@ -48,8 +48,8 @@ def commands_of(facts: Facts) -> list[str]:
 @pytest.mark.parametrize(
     ("rates", "said"),
     [
-        ((0.009, 0.0095, 0.008, 0.01, 0.001), "space.head_lr.high=0.1"),
-        ((0.0001, 0.00011, 0.00012, 0.00014, 0.001), "space.head_lr.low=1e-05"),
+        ((0.009, 0.0095, 0.008, 0.01, 0.001), "search.head_lr.high=0.1"),
+        ((0.0001, 0.00011, 0.00012, 0.00014, 0.001), "search.head_lr.low=1e-05"),
         ((0.009, 0.0095, 0.008, 0.002, 0.001), None),
     ],
     ids=["high end", "low end", "three of five"],
@@ -59,14 +59,14 @@ def test_a_range_is_widened_where_the_best_lie_at_its_end(rates: tuple[float, ..
     trials = [
         drawn(place, 0.9 - place / 100, dropout=0.1 * place + 0.1, head_lr=rate) for place, rate in enumerate(rates)
     ]
-    found = [command for command in commands_of(facts_of(*trials)) if "space." in command]
+    found = [command for command in commands_of(facts_of(*trials)) if "search." in command]
     assert found == ([f"carsweep resume mine --set {said}"] if said else [])
 
 
 def test_a_range_is_never_widened_beyond_what_a_setting_may_be() -> None:
     """A dropout of 1 drops all: the widest allowed is suggested, and nothing where no more is allowed."""
     trials = [drawn(place, 0.9, dropout=0.69, head_lr=0.001) for place in range(5)]
-    assert "carsweep resume mine --set space.dropout.high=0.88" in commands_of(facts_of(*trials))
+    assert "carsweep resume mine --set search.dropout.high=0.88" in commands_of(facts_of(*trials))
     widest = {"dropout": {"low": 0.9, "high": 0.95}}
     trials = [drawn(place, 0.9, dropout=0.95) for place in range(5)]
     assert not [command for command in commands_of(facts_of(*trials, search=widest)) if "dropout.high" in command]
