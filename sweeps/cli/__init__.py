@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import sys
 
 from sweeps.cli.app import carsweep
@@ -28,6 +29,9 @@ def main() -> None:
     # The collector would look through all objects of a sweep's libraries again and again while they load, a sixth of
     # that time, and once more at the end, for more than a second.
     gc.set_threshold(50_000, 20, 100)
+    if "_CARSWEEP_COMPLETE" in os.environ:
+        os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # else it looks through all that is installed
+        import sweeps.cli.completing  # noqa: F401 - it makes bash's and zsh's completions known
     with interruptible():
         code = run_command(carsweep, sys.argv[1:])
     gc.freeze()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from carcls.stages import write_text
 from sweeps.report.advice import Suggestion, advice_of
-from sweeps.report.answers import AnswersPart, Compute, answers_part, why_no_answers
+from sweeps.report.answers import AnswersPart, Compute, answers_part, confusion_csv, why_no_answers
 from sweeps.report.charts import ChartsPart, charts_part
 from sweeps.report.details import Detail, details_of
 from sweeps.report.facts import Facts, read_facts
@@ -25,7 +25,7 @@ from sweeps.text import Grid, counts_text, markdown_table, plural
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-REPORT = "report.html"
+REPORT, CURVES = "report.html", "curves"
 _PAGES = Path(__file__).parent / "pages"
 # What Markdown would take for markup.
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~])")
@@ -114,6 +114,7 @@ def write_report(
     compared: Sequence[SideBySide] = (),
     markdown: bool = False,
     compute: Compute | None = None,
+    parts: Path | None = None,
 ) -> str:
     """Write what sweeps have left so far as one page, and return it; they may run meanwhile.
 
@@ -124,6 +125,7 @@ def write_report(
         compared: the sweeps beside each other.
         markdown: whether it is Markdown, without pictures, rather than HTML.
         compute: has a process of trials compute what only the network can tell; None leaves that out.
+        parts: a folder that gets the curves and the confusion matrix of the first sweep as files of their own, too.
 
     Raises:
         InputError: a file of a sweep is damaged.
@@ -134,7 +136,17 @@ def write_report(
     text = _markdown(page) if markdown else _html(page)
     if path is not None:
         write_text(path, text)
+    if parts is not None:
+        for name, part in _parts(reports[0]):
+            write_text(parts / name, part)
     return text
+
+
+def _parts(report: SweepReport) -> Iterator[tuple[str, str]]:
+    if curves := report.charts.figures.get(CURVES):
+        yield f"{CURVES}.svg", curves
+    if report.answers is not None:
+        yield "confusion.csv", confusion_csv(report.answers.validation)
 
 
 def _report(name: str, facts: Facts, compute: Compute | None) -> SweepReport:

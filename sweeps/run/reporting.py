@@ -32,7 +32,8 @@ def leave_report(
     try:
         with Waiting(tell, "writing the report …"):
             folders = [out / sweep for sweep in sweeps]
-            write_report(folders, out / name / REPORT, title=name, compared=compared, compute=compute)
+            parts = out / name if [*sweeps] == [name] else None
+            write_report(folders, out / name / REPORT, title=name, compared=compared, compute=compute, parts=parts)
     except Exception as error:
         why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         tell(f"The report could not be written ({why}). To write it: carsweep report {name}")
