@@ -137,15 +137,18 @@ def _luck(facts: Facts, best: TrialRecord) -> Iterator[str]:
     if not images or accuracy is None:
         return
     by_accuracy = board.goals.first.name == "accuracy" and not board.confirmed
-    found = disagreement(facts, rivals)
+    trials = {trial.number: trial for trial in board.trials}
+    found = disagreement(facts, [trials[rival.network] for rival in rivals])
     sharing = 2 * accuracy * (1 - accuracy) if found is None else found
     luck = luck_of(len(rivals), sharing, images) if len(rivals) > 1 and by_accuracy else 0.0
     if luck:
+        derived = sum(trial.derived_from is not None for trial in board.trials)
+        more = f" The choice among {plural(derived, 'derived trial')} adds to that." if derived else ""
         how = "two of the best disagree" if found is not None else "two that answer independently would disagree"
         yield (
             f"Chosen as the best of {len(rivals)} finished networks on {plural(images, 'image')}. Were they equally "
             f"good, the best would still look {points(luck)[1:]} points better than it is, since {how} on "
-            f"{percent(sharing)} of the images."
+            f"{percent(sharing)} of the images.{more}"
         )
     low, high = wilson_interval(round(accuracy * images), images)
     yield f"Fresh images would likely show {percent(max(0.0, low - luck))} to {percent(high)}" + (
