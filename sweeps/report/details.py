@@ -73,7 +73,7 @@ def _cost(facts: Facts) -> Detail:
         return DASH if amount is None else money_text(amount, spent["currency"])
 
     rows = [
-        [status, duration(of["seconds"]), str(of["epochs"]), cost(of["cost"])]
+        ["unfinished" if status == "running" else status, duration(of["seconds"]), str(of["epochs"]), cost(of["cost"])]
         for status, of in (*spent["by_status"].items(), ("all", spent))
     ]
     price = [f"Prices: {facts.spec.price}."] if facts.spec.price else []
