@@ -48,7 +48,8 @@ def disagreement(facts: Facts, records: Iterable[TrialRecord]) -> float | None:
 
     It is the mean over all pairs of the first trials that have stored answers; None with fewer than two of them.
     """
-    known = list(islice((hits for one in records if (hits := hits_of(facts, one)) is not None), _RIVALS))
+    found = (hits_of(facts, record) for record in records)
+    known = list(islice((hits for hits in found if hits is not None), _RIVALS))
     if len(known) < 2:
         return None
     right, runs = np.stack(known).sum(axis=0), len(known)

@@ -34,6 +34,7 @@ class ReportRow:
     Attributes:
         number, status: of the trial.
         cells: one a column.
+        note: why it failed, was stopped or may not win.
         is_sibling: whether another trial with the same network stands above it, so that few want to see it.
         command: runs a trial with this one's settings as a sweep of its own.
     """
@@ -41,6 +42,7 @@ class ReportRow:
     number: int
     status: str
     cells: tuple[ReportCell, ...]
+    note: str
     is_sibling: bool
     command: str
 
@@ -91,6 +93,7 @@ def board_of(facts: Facts) -> ReportBoard:
             number=row.trial.number,
             status=row.trial.status,
             cells=(*_cells(columns, row), *_settings(settings, row.trial.trial_config)),
+            note=row.infeasible or row.trial.reason,
             is_sibling=row.trial.number not in shown,
             command=repeat.command(row.trial),
         )
@@ -139,11 +142,12 @@ class Repeating:
         self._out = [] if facts.folder.parent.name == "runs" else ["--out", str(facts.folder.parent)]
         base = load_spec(spec.family, sets=self._sets, overrides={"data": data.path, "trials": 1})
         self._base, self._searched = base.trial_config({}), base.search
+        self._canonical = self._base.canonical()
 
     def command(self, trial: TrialRecord) -> str:
         """Return the command line, as a shell reads it; it sets what the packaged spec has otherwise."""
-        config, base = trial.trial_config, self._base.model_copy(update={"seed": trial.config.get("seed", 0)})
-        canonical, of_base, neutral = config.canonical(), base.canonical(), config.neutral()
+        config, base = trial.trial_config, self._base
+        canonical, of_base, neutral = config.canonical(), self._canonical, config.neutral()
         wanted = [
             name
             for name in TrialConfig.model_fields
