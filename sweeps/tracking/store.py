@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,7 +93,10 @@ class Tracking:
         """Return the version of MLflow whose pages show this store; empty where its server does not say."""
         if not self.uri.startswith("http"):
             return version("mlflow")
-        with suppress(OSError, ValueError), urlopen(f"{self.uri}/version", timeout=SERVER_SECONDS) as told:  # noqa: S310
+        with (
+            suppress(OSError, ValueError, HTTPException),
+            urlopen(f"{self.uri}/version", timeout=SERVER_SECONDS) as told,
+        ):  # noqa: S310
             return str(told.read(20).decode())
         return ""
 
