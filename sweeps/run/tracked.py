@@ -112,13 +112,13 @@ def page_of(out: Path, name: str, tracking_uri: str | None) -> str:
     with explained(tracking), patience(SERVER_SECONDS, 0):
         client = tracking.client()
         found = (client.get_experiment_by_name(model_name(family)) for family in {s.family: 0 for s in specs.values()})
-        experiments = [str(experiment.experiment_id) for experiment in found if experiment is not None]
+        experiments = [experiment for experiment in found if experiment is not None]
         if not experiments:
             return ""
         view, saved = view_of(specs, name), tracking.version().startswith(PAGES)
         for experiment in experiments if saved else ():  # the page reads it from the one that it happens to load first
             show(client, experiment, view)
-    return view.address(experiments, saved=saved)
+    return view.address([str(experiment.experiment_id) for experiment in experiments], saved=saved)
 
 
 @dataclass(slots=True)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode
 
 from carcls.errors import TrackingError, mask_secrets
 from sweeps.tracking.compat import one_transaction
 from sweeps.tracking.names import REASON, ROLE, STATE, SWEEP_ID, TRIAL, WRITTEN, of_sweep
 from sweeps.tracking.store import Tracking
 from sweeps.tracking.updates import Update, Ways, points_of, to_mlflow, update_of
-from sweeps.tracking.views import SavedView, show
+from sweeps.tracking.views import SavedView, saved_in, show
 from sweeps.tracking.words import SweepLine, experiment_text
 from sweeps.trial import TrialRecord
 
@@ -136,8 +137,9 @@ class SweepRuns:
         """Tell the page of the experiment how it opens, its view of the sweep, and which sweeps there are."""
         query = f"tags.`{ROLE}` = 'sweep'"
         latest = self._client.search_runs([self._experiment], query, max_results=_LISTED)
-        note = experiment_text(self._family, (_line(run) for run in latest))
-        show(self._client, self._experiment, view, note)
+        found = self._client.get_experiment(self._experiment)
+        note = experiment_text(self._family, (_line(run, saved_in(found) | {view.key}) for run in latest))
+        show(self._client, found, view, note)
 
     def write_together(self, writes: Iterable[Callable[[], None]]) -> bool:
         """Call what writes to many runs, for all at once, or none of them; return whether that was done.
@@ -231,9 +233,12 @@ def runs_of(client: MlflowClient, experiment: str, sweep_id: str) -> Iterator[Ru
         token = page.token or ""
 
 
-def _line(run: Run) -> SweepLine:
+def _line(run: Run, saved: Container[str]) -> SweepLine:
+    """Return a sweep's line; one of an older version has no saved view, and its page only its runs."""
     tags, metrics, place = run.data.tags, run.data.metrics, f"#/experiments/{run.info.experiment_id}/runs"
-    page = f"{place}?viewStateShareKey={tags[SWEEP_ID]}"
+    known = tags[SWEEP_ID]
+    asked = {"viewStateShareKey": known} if known in saved else {"searchFilter": of_sweep(known)}
+    page = f"{place}?{urlencode(asked, quote_via=quote)}"
     best, tested = metrics.get("best_val_accuracy"), metrics.get("test_accuracy")
     return SweepLine(run.info.run_name, page, f"{place}/{run.info.run_id}", tags.get(STATE, ""), best, tested)
 

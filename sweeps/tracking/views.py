@@ -19,6 +19,7 @@ from sweeps.tracking.names import BEST_DERIVED, NOTE, ROLE, STATE, SWEEP_ID, of_
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
     from sweeps.spec.spec import SweepSpec
 
@@ -107,13 +108,17 @@ class SavedView:
         return [*charts, {**parallel, **lines, **place}] if self.settings else charts
 
 
-def show(client: MlflowClient, experiment: str, view: SavedView, note: str | None = None) -> None:
+def saved_in(experiment: Experiment) -> set[str]:
+    """Return the keys of the views that an experiment has."""
+    return {name.removeprefix(_TAG) for name in experiment.tags if name.startswith(_TAG)}
+
+
+def show(client: MlflowClient, experiment: Experiment, view: SavedView, note: str | None = None) -> None:
     """Tell the page of an experiment that models are trained in it, a view, and what to say on its top."""
-    found = client.get_experiment(experiment)
-    wanted = {**_KIND, **view.tag(found.creation_time), **({} if note is None else {NOTE: note})}
+    wanted = {**_KIND, **view.tag(experiment.creation_time), **({} if note is None else {NOTE: note})}
     for name, text in wanted.items():
-        if found.tags.get(name) != text:
-            client.set_experiment_tag(experiment, name, text)
+        if experiment.tags.get(name) != text:
+            client.set_experiment_tag(experiment.experiment_id, name, text)
 
 
 def view_of(specs: Mapping[str, SweepSpec], name: str) -> SavedView:
