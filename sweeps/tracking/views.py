@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from sweeps.spec.spec import SweepSpec
 
 PAGES = "3.17."
-_TAG, _SECTION = "mlflow.sharedViewState.", "carsweep"
+# Before the key of a saved view, the tag that holds it.
+VIEW, _SECTION = "mlflow.sharedViewState.", "carsweep"
 # MLflow opens an experiment on pages for language models unless this says that models are trained in it.
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 _WORKFLOW = {"workflowType": "machine_learning"}
@@ -59,7 +60,7 @@ class SavedView:
         """Return the tag of an experiment that stores it; ``made`` in milliseconds since 1970."""
         state = base64.b64encode(zlib.compress(json.dumps(self.state()).encode())).decode()
         view = {"name": self.name, "createdAt": made, "updatedAt": made, "state": f"deflate;{state}"}
-        return {_TAG + self.key: json.dumps(view)}
+        return {VIEW + self.key: json.dumps(view)}
 
     def state(self) -> dict[str, Any]:
         """Return what the page is asked to show, in its own words; what is left out is as the page has it anyway."""
@@ -110,7 +111,7 @@ class SavedView:
 
 def saved_in(experiment: Experiment) -> set[str]:
     """Return the keys of the views that an experiment has."""
-    return {name.removeprefix(_TAG) for name in experiment.tags if name.startswith(_TAG)}
+    return {name.removeprefix(VIEW) for name in experiment.tags if name.startswith(VIEW)}
 
 
 def show(client: MlflowClient, experiment: Experiment, view: SavedView, note: str | None = None) -> None:
