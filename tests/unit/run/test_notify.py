@@ -123,6 +123,22 @@ def test_silent_server_delays_three_seconds_at_most(tmp_path: Path) -> None:
             assert told.endswith(("no answer came in time.", "timed out."))
 
 
+def test_what_a_server_says_moves_no_terminal(tmp_path: Path) -> None:
+    """An answer that is no HTTP is told without its control characters."""
+
+    def answer(server: socket.socket) -> None:
+        peer, _ = server.accept()
+        with peer:
+            while not peer.recv(65536).endswith(b"}"):
+                pass
+            peer.sendall(b"\x1b[31mhello\x07\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, args=(server,), daemon=True).start()
+        (told,) = end(f"http://127.0.0.1:{server.getsockname()[1]}/", tmp_path)
+    assert told.endswith("was not notified: [31mhello.")
+
+
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_redirect_is_not_followed(status: int, tmp_path: Path) -> None:
     """What was posted to one address goes to no other, of whatever scheme."""
