@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def report(streams: Streams, names: tuple[str, ...], out: Path, output: Path | N
     """
     from sweeps.report.page import write_report
     from sweeps.run.comparison import side_by_side
-    from sweeps.run.status import sweeps_in
+    from sweeps.run.status import members_of, sweeps_in
 
     sweeps = [sweep for name in names for sweep in sweeps_in(out, name)] if names else sweeps_in(out)[:1]
     sweeps = list(dict.fromkeys(sweeps))
@@ -46,14 +47,24 @@ def report(streams: Streams, names: tuple[str, ...], out: Path, output: Path | N
     path = _path_of(output, out, names or sweeps, "md" if markdown else "html")
     compared = side_by_side(out, sweeps) if len(sweeps) > 1 else ()
     folders = [out / sweep for sweep in sweeps]
-    text = write_report(folders, path, title=title, compared=compared, markdown=markdown)
+    others = [one for name in names for one in members_of(out, name) if one not in sweeps]
+    text = write_report(folders, path, title=title, compared=compared, others=others, markdown=markdown)
     value = {"path": None if path is None else str(path), "sweeps": sweeps, "bytes": len(text.encode())}
     streams.answer(value, text if path is None else f"Written to {path}")
     return DONE
 
 
 def _path_of(output: Path | None, out: Path, names: Sequence[str], suffix: str) -> Path | None:
-    """Return the page's path, absolute; None for stdout."""
+    """Return the page's path, absolute; None for stdout.
+
+    Raises:
+        InputError: it cannot be written there, or would replace what is no file.
+    """
     if output == Path("-"):
         return None
-    return (output or (out / names[0] if len(names) == 1 else out) / f"report.{suffix}").expanduser().absolute()
+    path = (output or (out / names[0] if len(names) == 1 else out) / f"report.{suffix}").expanduser().absolute()
+    if path.exists() and not path.is_file():
+        raise InputError(f"--output must be a file, got {str(path)!r}. For stdout say -o -.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(f"--output must be in a folder that can be written to, got {str(path)!r}. Choose another -o.")
+    return path

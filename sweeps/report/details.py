@@ -27,6 +27,7 @@ from sweeps.text import (
 from sweeps.trial import stage_use
 
 _MOST = 20
+_SAID = {"running": "unfinished"}
 CONFIRMED: tuple[Column[Confirmed], ...] = (
     Column("number", lambda one: one.number, "trial"),
     Column("runs", lambda one: one.asked if one.is_whole else f"{len(one.runs)} of {one.asked}", "fresh seeds"),
@@ -107,16 +108,16 @@ def _listed(numbers: list[int]) -> str:
 
 def _cost(facts: Facts) -> Detail:
     """Return what trials took, by how they ended; what they found made already took nothing."""
-    spent = spent_dict(facts.board.trials, facts.spec.prices)
+    spent, has_price = spent_dict(facts.board.trials, facts.spec.prices), bool(facts.spec.price)
 
     def cost(amount: float | None) -> str:
         return DASH if amount is None else money_text(amount, spent["currency"])
 
     rows = [
-        [status, duration(of["seconds"]), str(of["epochs"]), *([cost(of["cost"])] if facts.spec.price else [])]
+        [_SAID.get(status, status), duration(of["seconds"]), str(of["epochs"]), *[cost(of["cost"])] * has_price]
         for status, of in (*spent["by_status"].items(), ("all", spent))
     ]
-    header = ["trials", "time", "epochs trained", *(["cost"] if facts.spec.price else [])]
+    header = ["trials", "time", "epochs trained", *["cost"] * has_price]
     price = [f"Prices: {facts.spec.price}."] if facts.spec.price else []
     lines = filter(None, (spent_text(spent), saved_text(**stage_use(facts.board.trials)), *price))
     return Detail("cost", "Cost", tuple(lines), Grid(header, rows, ["trials"]))

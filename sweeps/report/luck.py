@@ -61,7 +61,7 @@ def luck_of(count: int, disagreeing: float, images: int) -> float:
 
     Two equal trials that disagree on a share q of n images differ by a deviation of √(q / n); what each of them has
     of its own is √(q / 2n), since what they share moves both. The best of many has the expected maximum of that. Of
-    trials that are not equal it is less. Source of the bias: Cawley and Talbot 2010 (JMLR 11).
+    trials that are not equal, or were stopped early, it is less. Source of the bias: Cawley and Talbot 2010 (JMLR 11).
 
     >>> round(luck_of(50, 0.1, 8041), 4)
     0.0056

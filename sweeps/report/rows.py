@@ -16,6 +16,7 @@ from sweeps.trial import TrialRecord
 
 # A page has so many rows at most; the others are in leaderboard.json.
 MOST_ROWS = 5000
+_ALWAYS = ("rank", "number", "experiment", "accuracy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +56,14 @@ class ReportBoard:
         words: titles of those that hold words, not numbers.
         rows: best first.
         left_out: rows that are not among them.
+        same: what all trials that measured it have in common, and so has no column: names with texts.
     """
 
     titles: tuple[str, ...]
     words: frozenset[str]
     rows: tuple[ReportRow, ...]
     left_out: int = 0
+    same: tuple[str, ...] = ()
 
     @property
     def siblings(self) -> int:
@@ -82,7 +85,8 @@ def board_of(facts: Facts) -> ReportBoard:
     """Return the leaderboard of a sweep: those rows with ranks that a terminal shows, and all others."""
     board, shown = facts.board, {row.trial.number: row for row in facts.board.shown}
     rows = [shown.get(row.trial.number, row) for row in board.rows]
-    columns = [c for c in COLUMNS if c.title and any(c.text(row) != DASH for row in rows)]
+    found = {c: {c.text(row) for row in rows} - {DASH} for c in COLUMNS if c.title}
+    columns = [c for c, texts in found.items() if len(texts) > 1 or (texts and (len(rows) < 2 or c.key in _ALWAYS))]
     settings, repeat = varying_settings([board]), Repeating(facts)
     made = tuple(
         ReportRow(
@@ -99,7 +103,8 @@ def board_of(facts: Facts) -> ReportBoard:
     words = frozenset(
         t for t, cells in zip(titles, zip(*(row.cells for row in made), strict=True), strict=False) if _are_words(cells)
     )
-    return ReportBoard(titles, words, made, len(rows) - len(made))
+    same = tuple(f"{c.title} {min(texts)}" for c, texts in found.items() if texts and c not in columns)
+    return ReportBoard(titles, words, made, len(rows) - len(made), same)
 
 
 def _are_words(cells: tuple[ReportCell, ...]) -> bool:

@@ -131,24 +131,26 @@ def _belief(facts: Facts, best: TrialRecord) -> Iterator[str]:
 
 
 def _luck(facts: Facts, best: TrialRecord) -> Iterator[str]:
-    """Yield what the choice among many adds to the score, and what fresh images would then likely show."""
+    """Yield what the choice among many may add to the score, and what fresh images would then likely show."""
     board, images = facts.board, facts.board.images
     rivals, accuracy = [row.trial for row in board.networks], best.measured("val_accuracy")
     if not images or accuracy is None:
         return
-    by_accuracy = board.goals.first.name == "accuracy" and not board.confirmed
-    found = disagreement(facts, rivals)
+    stopped = sum(t.status == "pruned" and t.measured("val_accuracy") is not None for t in board.trials)
+    count, found = len(rivals) + stopped, disagreement(facts, rivals)
     sharing = 2 * accuracy * (1 - accuracy) if found is None else found
-    luck = luck_of(len(rivals), sharing, images) if len(rivals) > 1 and by_accuracy else 0.0
+    luck = luck_of(count, sharing, images) if count > 1 and board.goals.first.name == "accuracy" else 0.0
     if luck:
-        how = "two of the best disagree" if found is not None else "two that answer independently would disagree"
+        early = f", {stopped} of them stopped early," if stopped else ""
+        how = "if they answered independently, two would" if found is None else "two of the best"
+        seeds = " Fresh seeds take away a part of that, not the images' part." if board.confirmed else ""
         yield (
-            f"Chosen as the best of {len(rivals)} finished networks on {plural(images, 'image')}. Were they equally "
-            f"good, the best would still look {points(luck)[1:]} points better than it is, since {how} on "
-            f"{percent(sharing)} of the images."
+            f"Chosen as the best of {count} networks{early} on {plural(images, 'image')}: were they equally good, it "
+            f"would look up to {points(luck)[1:]} points better than it is ({how} disagree on {percent(sharing)} of "
+            f"the images).{seeds}"
         )
     low, high = wilson_interval(round(accuracy * images), images)
-    yield f"Fresh images would likely show {percent(max(0.0, low - luck))} to {percent(high)}" + (
+    yield f"On many fresh images it would likely score {percent(max(0.0, low - luck))} to {percent(high)}" + (
         ": the 95% interval, with that luck taken from its lower end." if luck else ", the 95% interval."
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -12,17 +13,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import ask, complete, study_spec
+from click.testing import CliRunner
+from helpers import ask, complete, study_spec, trial_record
 from reported import noisy_cars, write_sweep
 
+from carcls.errors import InputError
 from carcls.outcome import Measurement
 from carcls.stages import StageStore
+from sweeps.cli.report import report
 from sweeps.cli.run import _command_of, run
 from sweeps.lock import locked
 from sweeps.report.advice import advice_of
 from sweeps.report.facts import Facts
 from sweeps.report.page import write_report
 from sweeps.report.verdict import verdict_of
+from sweeps.results.leaderboard import Leaderboard
 from sweeps.run.comparison import side_by_side
 from sweeps.run.reporting import leave_report
 from sweeps.run.session import repeats_wanted
@@ -95,6 +100,54 @@ def test_a_sweep_of_one_trial_has_its_answer(tmp_path: Path) -> None:
     assert "Trial 0 leads so far with 62.5% validation accuracy" in page
     assert "Chosen as the best of" not in page
     assert [(number, row[:4]) for number, row in rows_of(page)] == [(0, ["1", "0", "search", "62.5%"])]
+
+
+def test_columns_that_say_the_same_in_each_row_are_one_line(tmp_path: Path) -> None:
+    """What all trials have in common is told once above the leaderboard; what tells them apart keeps its column."""
+    _, study = begun(tmp_path / "same", trials=2)
+    for accuracy, f1 in ((0.5, 0.4), (0.5, 0.3)):
+        complete(study, ask(study), {"val_accuracy": accuracy, "val_f1": f1, "parameters": 3.4e6})
+    page = page_of(tmp_path / "same")
+    (titles,) = [row for row in Seen(page).rows if row[-1:] == ["repeat"]]
+    assert {"rank", "trial", "experiment", "val accuracy", "f1"} <= {*titles}
+    assert "parameters" not in titles
+    assert "The same in each that has it: parameters 3.4M" in page
+
+
+def test_the_luck_of_a_choice_counts_all_that_were_chosen_among() -> None:
+    """Trials that were stopped early lost on the same images; a choice by another number than accuracy adds none."""
+    trials = [trial_record(n, n / 10) for n in range(3)] + [trial_record(n, 0.1, status="pruned") for n in (3, 4)]
+    first, other = (
+        Facts(Path("x"), spec, Leaderboard(tuple(trials), {}, 100, spec.goals), None, None, StageStore(Path("stages")))
+        for spec in (study_spec(), study_spec(objectives=["f1", "accuracy"]))
+    )
+    said = " ".join(verdict_of(first).belief)
+    assert "Chosen as the best of 5 networks, 2 of them stopped early, on 100 images" in said
+    # The mean of the largest of 5 is 1.163 deviations; two that answer independently disagree on 2 x 0.2 x 0.8.
+    assert f"up to {100 * 1.163 * (0.32 / 200) ** 0.5:.1f} points better" in said
+    assert "Chosen as the best" not in " ".join(verdict_of(other).belief)
+
+
+def test_a_job_says_which_of_its_sweeps_have_not_begun(tmp_path: Path) -> None:
+    """The page of a job that was stopped in its first family names the others."""
+    _, study = begun(tmp_path / "job-scratch", trials=1, family="scratch")
+    complete(study, ask(study), {"val_accuracy": 0.5})
+    write_file(tmp_path / "job", "all", None, [study_spec(family=family) for family in ("scratch", "transfer")])
+    done = CliRunner().invoke(report, ["job", "--out", str(tmp_path)])
+    assert done.exit_code == 0
+    assert "not begun: job-transfer" in (tmp_path / "job" / "report.html").read_text(encoding="utf-8")
+
+
+def test_only_files_are_written(tmp_path: Path) -> None:
+    """A page that cannot be written is refused before anything is read, and what is no file stays what it is."""
+    _, study = begun(tmp_path / "one", trials=1)
+    complete(study, ask(study), {"val_accuracy": 0.625})
+    os.mkfifo(tmp_path / "pipe")
+    for path, rule in (("pipe", "must be a file"), ("gone/page.html", "must be in a folder that can be written to")):
+        done = CliRunner().invoke(report, ["one", "--out", str(tmp_path), "-o", str(tmp_path / path)])
+        assert isinstance(done.exception, InputError)
+        assert rule in str(done.exception)
+    assert (tmp_path / "pipe").is_fifo()
 
 
 def test_a_sweep_with_only_failures_says_so(tmp_path: Path) -> None:
@@ -171,7 +224,7 @@ def test_every_number_is_one_of_the_files(ended: Facts) -> None:
 
 def luck_told(seen: Seen) -> float:
     """Return what the page says the choice among many adds, in [0, 1]."""
-    (said,) = re.findall(r"would still look ([\d.]+) points better", " ".join(seen.texts))
+    (said,) = re.findall(r"would look up to ([\d.]+) points better", " ".join(seen.texts))
     return float(said) / 100
 
 
@@ -181,7 +234,8 @@ def luck_computed(facts: Facts) -> float:
     read = [np.load(facts.stages.root / trial.predictions) for trial in best[:10]]
     hits = np.stack([answers["predicted"] == answers["labels"] for answers in read])
     pairs = [(hits[a] != hits[b]).mean() for a in range(10) for b in range(a)]
-    drawn = np.random.default_rng(0).standard_normal((200_000, len(best))).max(axis=1).mean()
+    stopped = sum(trial.status == "pruned" for trial in facts.board.trials)
+    drawn = np.random.default_rng(0).standard_normal((200_000, len(best) + stopped)).max(axis=1).mean()
     return float(drawn * np.sqrt(np.mean(pairs) / 2 / hits.shape[1]))
 
 
