@@ -34,7 +34,7 @@ from sweeps.study.records import read_history
 EVERY_SECONDS = 20
 TRIALS = 12
 EPOCHS = 60
-_STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+_STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
 
 
 def main() -> int:

@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from carcls.catalog import FAMILIES, find_backbone, find_family
+from carcls.catalog import BACKBONES, FAMILIES, find_backbone, find_family
 from carcls.errors import InputError
-from carcls.unfreezing import parse_unfreezing, stays_frozen
+from carcls.unfreezing import NAMED, parse_unfreezing, stays_frozen
 
 Optimizer = Literal["adam", "adamw", "sgd"]
 LrSchedule = Literal["constant", "step", "cosine", "onecycle"]
@@ -73,48 +73,67 @@ def _checked_by(check: Callable[[str], object]) -> AfterValidator:
     return AfterValidator(checked)
 
 
+def _forms(*values: str) -> Any:
+    """Return what names the values of a text, for whoever asks for its schema; what a user fills in is in capitals."""
+    return Field(json_schema_extra={"enum": [*values]})
+
+
 Family = Annotated[str, _checked_by(find_family)]
 
 
 class TrialConfig(BaseModel):
     """One trial. Defaults are the documented shared settings of the transfer family.
 
+    What is said of a setting here is what ``carsweep explain`` tells of it.
+
     Attributes:
         family: which family runs it.
         seed: everything random in the trial comes from it.
-        backbone: ``resnet50``, ``densenet121``, ``efficientnet_lite0``, ``timm:<model>``, or ``scratch``: the
-            convolutional network that the settings from ``depth`` to ``head_pooling`` describe.
-        weights: ``auto`` (pretrained), ``random``, or a path to a state dict or to a folder that holds one.
+        backbone: the network before the head; ``timm:MODEL`` is any that timm has, ``scratch`` the convolutional one
+            that the settings from depth to head_pooling describe.
+        weights: of the backbone: ``auto`` (pretrained), ``random``, or a path to a state dict or a folder with one.
         image_size: side of the square input in pixels.
         dropout: probability before the linear head.
-        unfreezing: ``frozen``, ``full``, ``progressive``, or an explicit schedule (see carcls.unfreezing).
-        optimizer, momentum: Adam, AdamW or SGD; momentum is SGD's.
-        head_lr, backbone_lr: peak learning rates; backbone_lr means nothing while the backbone is frozen.
+        unfreezing: which stages of the backbone train from which epoch on. ``frozen`` is none, ``full`` all,
+            ``progressive`` one more at a time until half of the epochs; ``2:1,6:all`` is the last stage from epoch 2 on
+            and all from 6.
+        optimizer: what takes the steps of the training.
+        momentum: share of its last step that SGD keeps.
+        head_lr: peak learning rate of the head, or of all that is trained from scratch.
+        backbone_lr: peak learning rate of the backbone, once it is unfrozen.
         weight_decay: as the optimizer defines it (L2 for Adam and SGD, decoupled for AdamW).
-        lr_schedule: ``step`` multiplies by step_gamma every step_epochs; ``cosine`` decays to zero after
-            warmup_epochs of linear warm-up; ``onecycle`` rises for 30% of the steps and falls to zero.
+        lr_schedule: how the learning rates change over a training. ``step`` multiplies by step_gamma every step_epochs;
+            ``cosine`` decays to zero after warmup_epochs of linear warm-up; ``onecycle`` rises for 30% of the steps and
+            falls to zero.
+        step_epochs: epochs after which the learning rates are multiplied by step_gamma.
+        step_gamma: what they are multiplied by.
+        warmup_epochs: epochs in which the learning rates rise from zero.
         label_smoothing: share of the target spread over all classes.
         clip_norm: gradient norm is cut to this; 0 cuts nothing.
-        crop: ``random`` takes a 7/8 window at a random place (what Resize(256) then RandomCrop(224) does);
-            ``resized`` takes a window of crop_scale…1 of the area with aspect 3/4…4/3; both are resized to image_size.
+        crop: which part of a training image is seen. ``random`` takes a 7/8 window at a random place (what Resize(256)
+            then RandomCrop(224) does); ``resized`` takes a window of crop_scale…1 of the area with aspect 3/4…4/3; both
+            are resized to image_size.
+        crop_scale: least share of the area that a ``resized`` crop takes.
         flip: mirror half of the images.
         rotation: largest angle in degrees, either way.
         jitter: largest relative change of brightness, contrast and saturation.
-        augmentation_strength: multiplies all of the above; 0 is no augmentation at all, 1 as written.
-        loss: ``cross_entropy``, or ``cosine``: cosine loss plus a tenth of cross entropy (Barz and Denzler 2020).
-        epochs, batch_size: of training.
+        augmentation_strength: multiplies crop, flip, rotation and jitter; 0 is no augmentation at all, 1 as written.
+        loss: what the training minimizes: ``cross_entropy``, or ``cosine``: cosine loss plus a tenth of cross entropy
+            (Barz and Denzler 2020).
+        epochs: passes over the training images.
+        batch_size: images of one step of the training.
         micro_batch: a batch goes through the network in parts of at most so many images, whose gradients are added up
             before the step (of 2, an odd batch has a part of 3); None takes it whole. Without dropout and BatchNorm the
             step is the same; BatchNorm takes its statistics of each part, so the trained model is another, and has a
             stage of its own. A trial that ran out of memory is tried again with it.
-        processes: among which each batch is divided (torch's DistributedDataParallel) once the backbone is unfrozen.
+        processes: among them each batch is divided (torch's DistributedDataParallel) once the backbone is unfrozen.
             With GPUs it is the number of those that a trial gets, one for each process (``--gpus-per-trial``). Each
             part is an equal share of the batch, and cut further by micro_batch; the step is that of the whole batch.
             BatchNorm takes its statistics of each part, and dropout draws other masks, so the trained model is another
             one, with a stage of its own.
         sync_batch_norm: with several processes on GPUs, let BatchNorm take its statistics of all parts.
-        precision: ``auto`` uses bf16 autocast where a measurement on the machine shows it to be faster. ``fp32``
-            is float32 on GPUs too, without TF32.
+        precision: number format of the network. ``auto`` uses bf16 autocast where a measurement on the machine shows it
+            to be faster. ``fp32`` is float32 on GPUs too, without TF32.
         depth: convolutional blocks of the scratch network, each halving the picture's side.
         width: channels of its first block; each further block has twice as many, at most 512.
         batch_norm: BatchNorm after each of its convolutions.
@@ -124,10 +143,10 @@ class TrialConfig(BaseModel):
         pooling: of the extractor's last feature map into an embedding; the training always uses the network's own,
             which is the average.
         l2_normalize: bring embeddings to length 1.
-        whitening: ``pca`` or ``lda``, fitted on the gallery alone, before the normalisation.
+        whitening: of embeddings, by ``pca`` or ``lda``, fitted on the gallery alone, before the normalisation.
         whitening_dim: components that whitening keeps, at most as many as there are.
         k: neighbours that vote.
-        distance: between embeddings: ``euclidean``, or ``cosine`` (1 - cosine similarity).
+        distance: how far embeddings lie apart: ``euclidean``, or ``cosine`` (1 - cosine similarity).
         vote: weight of a neighbour: the same for all, 1 / distance, or exp(-distance / temperature).
         temperature: of the softmax vote.
     """
@@ -136,11 +155,13 @@ class TrialConfig(BaseModel):
 
     family: Family = "transfer"
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
-    backbone: Annotated[str, _checked_by(find_backbone), Part.PRETRAINED] = "resnet50"
-    weights: Annotated[str, Part.PRETRAINED] = "auto"
+    backbone: Annotated[str, _checked_by(find_backbone), _forms(*BACKBONES, "timm:MODEL"), Part.PRETRAINED] = "resnet50"
+    weights: Annotated[str, _forms("auto", "random", "PATH"), Part.PRETRAINED] = "auto"
     image_size: Annotated[int, Field(ge=32, le=1024)] = 224
     dropout: Annotated[float, Field(ge=0.0, le=0.95), Part.TRAINING] = 0.0
-    unfreezing: Annotated[str, _checked_by(parse_unfreezing), Part.PRETRAINED] = "frozen"
+    unfreezing: Annotated[str, _checked_by(parse_unfreezing), _forms(*NAMED, "EPOCH:STAGES"), Part.PRETRAINED] = (
+        "frozen"
+    )
     optimizer: Annotated[Optimizer, Part.TRAINING] = "adam"
     momentum: Annotated[float, Field(ge=0.0, lt=1.0), Part.TRAINING] = 0.9
     head_lr: Annotated[float, Field(gt=0.0, le=10.0), Part.TRAINING] = 1e-3
@@ -202,35 +223,18 @@ class TrialConfig(BaseModel):
             self.crop != "none" or self.flip or self.rotation > 0 or self.jitter > 0
         )
 
-    def neutral(self) -> frozenset[str]:
-        """Return the settings that cannot matter in this trial, whatever their values.
+    @property
+    def trains(self) -> bool:
+        """Whether anything is trained at all: neighbours also answer where the extractor stays as it was."""
+        return not self.has_neighbours or self.unfreezing != "frozen" or self.is_from_scratch
 
-        A frozen backbone has no learning rate; no augmentation has no strength; a cosine has no step; what is trained
-        from scratch is unfrozen from the start at one learning rate; only retrieval has neighbours, and where its
-        extractor is frozen nothing is trained; a head alone is trained by one process.
-        """
-        trains = not self.has_neighbours or self.unfreezing != "frozen" or self.is_from_scratch
-        matters = (
-            (("weights",), self.backbone != SCRATCH),
-            (ARCHITECTURE_SETTINGS, self.backbone == SCRATCH),
-            (("unfreezing",), not self.is_from_scratch),
-            (("backbone_lr",), not self.is_from_scratch and self.unfreezing != "frozen"),
-            (_TRAINING_SETTINGS, trains),
-            (("processes",), self.trains_backbone),
-            (("sync_batch_norm",), self.processes > 1 and self.trains_backbone and self._has_batch_norm),
-            (("crop", "flip", "rotation", "jitter", "augmentation_strength"), self.augments),
-            (("crop_scale",), self.augments and self.crop == "resized"),
-            (("momentum",), self.optimizer == "sgd"),
-            (("step_epochs", "step_gamma"), self.lr_schedule == "step"),
-            (("warmup_epochs",), self.lr_schedule == "cosine"),
-            (NEIGHBOUR_SETTINGS, self.has_neighbours),
-            (("whitening_dim",), self.whitening != "none"),
-            (("temperature",), self.vote == "softmax"),
-        )
-        return frozenset(name for names, is_so in matters if not is_so for name in names)
+    def neutral(self) -> frozenset[str]:
+        """Return the settings that cannot matter in this trial, whatever their values; ``MATTERS`` has the rules."""
+        return frozenset(name for names, _, is_so in MATTERS if not is_so(self) for name in names)
 
     @property
-    def _has_batch_norm(self) -> bool:
+    def has_batch_norm(self) -> bool:
+        """Whether the network has BatchNorm; that of a backbone is taken for granted."""
         return self.backbone != SCRATCH or self.batch_norm
 
     def canonical(self) -> dict[str, Any]:
@@ -284,7 +288,37 @@ def settings_of(part: Part) -> tuple[str, ...]:
 
 ARCHITECTURE_SETTINGS = settings_of(Part.ARCHITECTURE)
 NEIGHBOUR_SETTINGS = settings_of(Part.NEIGHBOURS)
-_TRAINING_SETTINGS = settings_of(Part.TRAINING)
+# Settings that matter in some trials only: which, in which trials in words, and the same of a trial. The words name
+# settings as they are called.
+MATTERS: tuple[tuple[tuple[str, ...], str, Callable[[TrialConfig], bool]], ...] = (
+    (("weights",), "backbone is not scratch", lambda t: t.backbone != SCRATCH),
+    (ARCHITECTURE_SETTINGS, "backbone is scratch", lambda t: t.backbone == SCRATCH),
+    (("unfreezing",), "backbone is not scratch", lambda t: not t.is_from_scratch),
+    (("backbone_lr",), "unfreezing is not frozen", lambda t: not t.is_from_scratch and t.unfreezing != "frozen"),
+    (settings_of(Part.TRAINING), "something is trained: not in retrieval with unfreezing=frozen", lambda t: t.trains),
+    (("processes",), "more than a head is trained: unfreezing is not frozen", lambda t: t.trains_backbone),
+    (
+        ("sync_batch_norm",),
+        "processes is above 1, and what they train has BatchNorm",
+        lambda t: t.processes > 1 and t.trains_backbone and t.has_batch_norm,
+    ),
+    (
+        ("crop", "flip", "rotation", "jitter", "augmentation_strength"),
+        "augmentation_strength is above 0, and crop, flip, rotation or jitter change images",
+        lambda t: t.augments,
+    ),
+    (
+        ("crop_scale",),
+        "crop is resized, and augmentation_strength above 0",
+        lambda t: t.augments and t.crop == "resized",
+    ),
+    (("momentum",), "optimizer is sgd", lambda t: t.optimizer == "sgd"),
+    (("step_epochs", "step_gamma"), "lr_schedule is step", lambda t: t.lr_schedule == "step"),
+    (("warmup_epochs",), "lr_schedule is cosine", lambda t: t.lr_schedule == "cosine"),
+    (NEIGHBOUR_SETTINGS, "neighbours answer, as in retrieval", lambda t: t.has_neighbours),
+    (("whitening_dim",), "whitening is not none", lambda t: t.whitening != "none"),
+    (("temperature",), "vote is softmax", lambda t: t.vote == "softmax"),
+)
 # What says how a step is computed: left out of canonical settings where it has its default, or cannot matter.
 HOW_COMPUTED = ("micro_batch", "processes", "sync_batch_norm")
 # The weights are named by their digest, and the family that asks does not matter.

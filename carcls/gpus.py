@@ -16,7 +16,7 @@ BUSY = 0.1
 """A GPU is busy where others hold more than this part of it; a driver and a screen hold less."""
 # A driver that loads for each call takes seconds.
 _SECONDS = 10.0
-_GPUS = ("uuid", "index", "memory.total", "memory.free", "name")
+_GPUS = ("uuid", "index", "memory.total", "memory.free", "utilization.gpu", "name")
 _PROCESSES = ("gpu_uuid", "pid", "used_memory", "process_name")
 
 
@@ -28,6 +28,7 @@ class Gpu:
         uuid, name: as nvidia-smi has them.
         number: of nvidia-smi.
         total, free: of its memory, MiB.
+        use: share of the last moments in which it computed, in [0, 1]; None where that is not told.
     """
 
     uuid: str
@@ -35,6 +36,7 @@ class Gpu:
     total: int
     free: int
     name: str
+    use: float | None = None
 
     @property
     def is_busy(self) -> bool:
@@ -49,9 +51,11 @@ def gpus_seen() -> list[Gpu]:
         InputError: as ``carcls.machine.visible_gpus``.
     """
     uuids, found = visible_uuids(), []
-    for uuid, number, total, free, name in _ask("--query-gpu", _GPUS) if uuids else ():
+    for uuid, number, total, free, use, name in _ask("--query-gpu", _GPUS) if uuids else ():
         if uuid in uuids and (number + total + free).isdecimal():
-            found.append(Gpu(uuid, int(number), int(total), int(free), name))
+            found.append(
+                Gpu(uuid, int(number), int(total), int(free), name, int(use) / 100 if use.isdecimal() else None)
+            )
     return found
 
 

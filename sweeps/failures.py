@@ -58,6 +58,7 @@ class Policy:
         blames: whether the place is to blame: ``never``, ``in a row`` (after three on it), ``whole`` (the same, of
             those that had a whole share) or ``at once``.
         stops: why the sweep stops when IN_A_ROW trials failed so one after another; empty where it does not.
+        remedy: what a person can do about it.
         no_fault: whether a trial that failed so goes on from its checkpoint when somebody resumes the sweep: whoever
             does has mended what was to blame.
     """
@@ -69,6 +70,7 @@ class Policy:
     counts: bool = False
     blames: Literal["never", "in a row", "whole", "at once"] = "never"
     stops: str = ""
+    remedy: str = ""
     no_fault: bool = False
 
 
@@ -83,7 +85,12 @@ def _is_bad_data(error: BaseException) -> bool:
 
 POLICIES: dict[str, Policy] = {
     # No room for a checkpoint or a stage.
-    "full_disk": Policy(is_full_disk, stops="{count} trials in a row found no room: {reason}", no_fault=True),
+    "full_disk": Policy(
+        is_full_disk,
+        stops="{count} trials in a row found no room: {reason}",
+        remedy="Make room (carsweep gc, --disk) and resume: they go on.",
+        no_fault=True,
+    ),
     # The memory of the GPU or of the machine ran out.
     "out_of_memory": Policy(
         is_lack_of_memory,
@@ -91,6 +98,7 @@ POLICIES: dict[str, Policy] = {
         died="the machine ran out of memory, and its process was ended.",
         then="more",
         blames="whole",
+        remedy="Smaller batch_size or image_size, or fewer trials at a time (--concurrency).",
     ),
     # It was given a GPU and can use none.
     "device": Policy(
@@ -98,17 +106,32 @@ POLICIES: dict[str, Policy] = {
         then="elsewhere",
         blames="at once",
         stops="{count} trials in a row could not use the GPU that they were given: {reason}",
+        remedy="Mend the driver (see nvidia-smi) and resume: they go on.",
         no_fault=True,
     ),
     # NaN or infinity.
-    "diverged": Policy(lambda error: isinstance(error, NonFiniteLoss)),
+    "diverged": Policy(
+        lambda error: isinstance(error, NonFiniteLoss),
+        remedy="Lower the upper ends of the learning rates, or cut gradients (clip_norm=1).",
+    ),
     # A file vanished or is damaged.
-    "bad_data": Policy(_is_bad_data, stops="{count} trials in a row could not read their data: {reason}"),
+    "bad_data": Policy(
+        _is_bad_data,
+        stops="{count} trials in a row could not read their data: {reason}",
+        remedy="Put the files back that the reasons name.",
+    ),
     # Its settings cannot work.
-    "settings": Policy(lambda error: isinstance(error, TrialFailure | InputError)),
+    "settings": Policy(
+        lambda error: isinstance(error, TrialFailure | InputError),
+        remedy="Take values out of the search that cannot work; the reasons name them.",
+    ),
     # Its machine or process was taken away, perhaps with a larger one when memory ran out.
     "preempted": Policy(
-        deaths=("sigterm", "preempt"), died="its process was taken away (preempted).", then="again", no_fault=True
+        deaths=("sigterm", "preempt"),
+        died="its process was taken away (preempted).",
+        then="again",
+        remedy="Resume: they go on.",
+        no_fault=True,
     ),
     # Its process, one that it had started, or its machine died, it hung, or CUDA broke.
     "lost": Policy(
@@ -117,10 +140,14 @@ POLICIES: dict[str, Policy] = {
         then="again",
         counts=True,
         blames="in a row",
+        remedy="See ray.log in the sweep's folder, and resume: they go on.",
         no_fault=True,
     ),
     # Any other exception; a traceback is in the trial's folder.
-    "bug": Policy(stops="{count} trials in a row failed with the same error, {mark}: {reason}"),
+    "bug": Policy(
+        stops="{count} trials in a row failed with the same error, {mark}: {reason}",
+        remedy="Read the traceback: trials/trial-NNNN/error.txt in the sweep's folder.",
+    ),
 }
 NO_FAULT = tuple(kind for kind, policy in POLICIES.items() if policy.no_fault)
 

@@ -99,6 +99,8 @@ class TrialRecord:
         history: its measurements, each epoch once, in order; none in old journals.
         spent: what it took, by the driver's clock, over all attempts and sessions.
         began: when it was handed out last, in seconds since 1970; 0 where that is not known.
+        worker: the process that ran it last: machine, GPUs and process id, such as ``node1 GPU 0 pid 4711``; empty
+            where that is not known.
     """
 
     number: int
@@ -122,6 +124,7 @@ class TrialRecord:
     history: Sequence[Measurement] = ()
     spent: Spent = NOTHING
     began: float = 0.0
+    worker: str = ""
 
     @property
     def name(self) -> str:
@@ -191,8 +194,8 @@ def record_from_notes(number: int, noted: Mapping[str, Any], history: Sequence[M
     Args:
         number: of the trial.
         noted: ``asked``, what it was to be; ``outcome``, once it has ended; ``retry``, what it is given
-            after it failed; ``processes``, in which it trains by the GPUs that it has; ``spent`` and ``began``;
-            ``late_stages`` that came with no new epoch.
+            after it failed; ``processes``, in which it trains by the GPUs that it has; ``spent``, ``began`` and
+            ``worker``; ``late_stages`` that came with no new epoch.
         history: its measurements.
     """
     asked, outcome = noted["asked"], noted.get("outcome") or {}
@@ -213,6 +216,7 @@ def record_from_notes(number: int, noted: Mapping[str, Any], history: Sequence[M
         history=history,
         spent=spent,
         began=noted.get("began", 0.0),
+        worker=noted.get("worker", ""),
         **{**now, "seconds": now["seconds"] or spent.seconds},
     )
 

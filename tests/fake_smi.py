@@ -50,7 +50,7 @@ def _gpu_rows(cards: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for number, card in enumerate(cards):
         total, used = card["total"], card["hidden"] + sum(mib for *_, mib in _processes_of(card))
         memory = {"memory.total": total, "memory.used": used, "memory.free": total - used}
-        rows.append({"index": number, "uuid": card["uuid"], "name": card["name"], **memory})
+        rows.append({"index": number, "uuid": card["uuid"], "name": card["name"], "utilization.gpu": 55, **memory})
     return rows
 
 

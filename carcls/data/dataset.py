@@ -15,10 +15,11 @@ from pydantic import TypeAdapter
 
 from carcls.config import digest_of
 from carcls.data.config import DataConfig, DataSummary
+from carcls.data.decode import read_square
 from carcls.data.fingerprints import Index
 from carcls.data.layouts import read_layout
 from carcls.data.manifest import ImagesNotRead, Manifest
-from carcls.data.pack import PIXELS, Progress, find_index, get_index, get_pack
+from carcls.data.pack import PIXELS, Progress, find_index, find_pack, get_index, get_pack
 from carcls.data.splits import Splits, duplicates_of, notes_of, quota, require_few_losses, require_images, split_images
 from carcls.errors import DataError
 from carcls.stages import StageStore, write_json
@@ -103,6 +104,18 @@ class Dataset:
     def pixels_file(self, stages: StageStore, size: int) -> Path:
         """Return the .npy file of ``pixels``, with the same errors."""
         return get_pack(self.manifest, self.margin, size, stages) / PIXELS
+
+    def square(self, stages: StageStore, row: int, size: int) -> NDArray[np.uint8]:
+        """Return one image as the network sees it, uint8 [size, size, 3] RGB, from its pack or its file.
+
+        Raises:
+            UnreadableImage: there is no such pack, and the file cannot be read.
+        """
+        pack, image = find_pack(self.manifest, self.margin, size, stages), self.manifest.images[row]
+        if pack is None:
+            return read_square(self.manifest.root / image.path, size, image.box, self.margin)
+        pixels: NDArray[np.uint8] = np.load(pack / PIXELS, mmap_mode="r")[row]
+        return pixels
 
     def save(self, path: Path) -> None:
         """Write everything but pixels as JSON; ``path`` is whole or absent, whenever the machine stops."""

@@ -74,6 +74,12 @@ def get_pack(
     return stages.folder("pack", keys[size])
 
 
+def find_pack(manifest: Manifest, margin: float, size: int, stages: StageStore) -> Path | None:
+    """Return the stage that ``get_pack`` would where it is there; None where it is not, and nothing is decoded."""
+    key = {**_index_key(manifest, margin), "size": size}
+    return stages.folder("pack", key) if stages.has("pack", key) else None
+
+
 def get_index(manifest: Manifest, margin: float, pack: Path, stages: StageStore) -> Index:
     """Return fingerprints and unreadable images of a manifest, taken from whichever of its packs is made first.
 

@@ -1,6 +1,17 @@
 FACE = {
     "metrics": ("answer_metrics", "classification_metrics", "neighbours_needed", "retrieval_metrics", "softmax"),
-    "predictions": ("StoredPredictions", "read_predictions"),
-    "significance": ("LEVEL", "NO_DIFFERENCE", "PairedComparison", "compare_hits", "holm", "wilson_interval"),
+    "calibration": ("Calibration", "ConfidenceBin", "calibration"),
+    "confusion": ("Cell", "ClassScore", "ConfusedPair", "class_scores", "confused_pairs", "count_answers"),
+    "grouping": ("GroupScore", "car_groups", "group_scores"),
+    "predictions": ("StoredPredictions", "read_predictions", "read_probabilities"),
+    "significance": (
+        "LEVEL",
+        "NO_DIFFERENCE",
+        "PairedComparison",
+        "compare_hits",
+        "holm",
+        "wilson_interval",
+        "Proportion",
+    ),
 }
 """What other rooms may import, by module."""

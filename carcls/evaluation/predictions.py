@@ -60,3 +60,15 @@ def read_predictions(path: Path) -> StoredPredictions:
             f"{path.name} must hold rows, labels and predicted as whole numbers [n], got {said}."
         ) from error
     return StoredPredictions(*(array.astype(np.int64) for array in arrays))
+
+
+def read_probabilities(path: Path, classes: int) -> NDArray[np.float32] | None:
+    """Return ``probabilities`` of a file that ``read_predictions`` reads, float32 [n, c], each row in its order.
+
+    None where it has none, as old files, or where they are no shares in [0, 1] of n images and c ``classes``.
+    """
+    with np.load(path, allow_pickle=False) as file:
+        shape = (len(file["rows"]), classes)
+        found = file["probabilities"] if "probabilities" in file.files else np.zeros(0)
+    fits = found.shape == shape and found.dtype.kind == "f" and bool(((found >= 0) & (found <= 1.0001)).all())
+    return found.astype(np.float32).clip(0, 1) if fits else None

@@ -22,6 +22,28 @@ _HALVINGS = 60
 
 
 @dataclass(frozen=True, slots=True)
+class Proportion:
+    """So many images of so many; ``value`` in [0, 1] is None, and ``interval`` (0, 1), where there are none.
+
+    >>> Proportion(3, 4).value, [round(end, 2) for end in Proportion(3, 4).interval]
+    (0.75, [0.3, 0.95])
+    """
+
+    hits: int
+    images: int
+
+    @property
+    def value(self) -> float | None:
+        """hits / images."""
+        return self.hits / self.images if self.images else None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95%, by ``wilson_interval``."""
+        return wilson_interval(self.hits, self.images)
+
+
+@dataclass(frozen=True, slots=True)
 class PairedComparison:
     """Two classifiers on the same images.
 

@@ -209,6 +209,7 @@ def _require_random(config: TrialConfig) -> None:
 
 
 FACE = {
+    "nearest": ("find_nearest",),
     "retrieval": ("RetrievalTrial",),
 }
 """What other rooms may import, by module."""

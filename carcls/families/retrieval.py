@@ -113,6 +113,13 @@ class RetrievalTrial:
         folder = self.stages.get_or_make(VOTES, self._votes_key(embeddings), answer)
         return (folder.relative_to(self.stages.root) / PREDICTIONS).as_posix()
 
+    def neighbours(self, embeddings: Path) -> Neighbours:
+        """Return at least k neighbours of each validation image, by the trial's own distance; as ``answer_validation``.
+
+        They are positions in the rows of the training split.
+        """
+        return self._rankings(embeddings)[self.config.distance][0]
+
     def _votes(self, found: Neighbours, vote: Vote) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         labels, classes = self.data.labels[self.data.splits.train], len(self.data.classes)
         return count_votes(found, labels, classes, vote=vote, temperature=self.config.temperature)

@@ -2,7 +2,7 @@
 
 FACE = {
     "gallery": ("Gallery",),
-    "search": ("Neighbours",),
+    "search": ("Neighbours", "find_neighbours"),
     "votes": ("count_votes",),
     "whitening": ("Projection",),
 }

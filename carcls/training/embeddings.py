@@ -128,9 +128,20 @@ def frozen_features(
         rows: int64 [n], rows of the pack.
         view: the epoch's changes; None for the images as they are.
     """
+    key = features_key(key, embedder.precision, rows, view)
+    return read_features(embedder.get_or_embed(FEATURES, key, rows, _features, view))
+
+
+def features_key(
+    key: Mapping[str, Any], precision: NumberFormat, rows: NDArray[np.int64], view: View | None
+) -> dict[str, Any]:
+    """Return the key of the stage with ``frozen_features``; arguments as there."""
     changed, seen = None if view is None else asdict(view), _digest_of_rows(rows.tobytes())
-    key = {**key, "precision": embedder.precision, "rows": seen, "view": changed, "version": FEATURES_VERSION}
-    folder = embedder.get_or_embed(FEATURES, key, rows, _features, view)
+    return {**key, "precision": precision, "rows": seen, "view": changed, "version": FEATURES_VERSION}
+
+
+def read_features(folder: Path) -> NDArray[np.float32]:
+    """Return the ``frozen_features`` in the folder of their stage."""
     features: NDArray[np.float32] = np.load(folder / f"{FEATURES}.npy", mmap_mode="r")
     return features
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -23,13 +23,21 @@ from carcls.evaluation.metrics import softmax
 from carcls.machine import keep_freed_memory
 from carcls.models.backbones import Backbone
 from carcls.models.classifier import Classifier, build_classifier, stand_in
+from carcls.models.folding import folded
 from carcls.models.weights import resolve_weights
 from carcls.outcome import Measurement, Report
 from carcls.seeding import make_deterministic
 from carcls.stages import StageStore, write_json
 from carcls.training.checkpoint import CHECKPOINT, load_model
-from carcls.training.embeddings import Embedder, frozen_features, part_of
-from carcls.training.images import ImageSource, NumberFormat, pick_device
+from carcls.training.embeddings import (
+    FEATURES,
+    Embedder,
+    features_key,
+    frozen_features,
+    part_of,
+    read_features,
+)
+from carcls.training.images import ImageSource, NumberFormat, fetched, pick_device
 from carcls.training.launcher import Launcher
 from carcls.training.loop import Trainer, image_logits
 from carcls.training.measured import resolve_precision
@@ -133,6 +141,25 @@ class TrainedClassifier:
         with self.reproducibly():
             classifier = self.load(model)
             return image_logits(classifier, self.images(classifier.backbone), rows, self.precision)
+
+    def embedder(self, model: str) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
+        """Return what embeds rows of the pack as the head sees them, float32 [n, d]; ``model`` as in ``load``."""
+        backbone = self.load(model).backbone
+        images = self.images(backbone)
+        quick = folded(backbone, images.side)
+
+        def embed(rows: NDArray[np.int64]) -> NDArray[np.float32]:
+            with self.reproducibly(), closing(images.through(quick, rows, self.precision)) as found:
+                return fetched({"embeddings": each} for each in found)["embeddings"]
+
+        return embed
+
+    def known_features(self, rows: NDArray[np.int64]) -> NDArray[np.float32] | None:
+        """Return the same of a backbone that never trains, if the store has it, else None; no network is needed."""
+        if self.training.unfreezing != "frozen":
+            return None
+        key = features_key(self.frozen_key, self.frozen_precision, rows, None)
+        return read_features(self.stages.folder(FEATURES, key)) if self.stages.has(FEATURES, key) else None
 
     def build(self, backbone: Backbone | None = None) -> Classifier:
         """Return the classifier on its device with the weights that training begins with; the backbone may be given."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
 
 import click
@@ -15,6 +16,7 @@ Examples:
   carsweep status                              the status of the latest one
   carsweep resume NAME --trials +20            go on, or extend a sweep
   carsweep reproduce --data stanford_cars      the documented experiments
+  carsweep report NAME                         one page that shows all of it
   carsweep compare                             sweeps side by side
   carsweep promote transfer                    the challenger is champion
   carsweep ui                                  look at the runs in MLflow
@@ -30,13 +32,16 @@ _COMMANDS = {
     "status": ("folder:status", "Show the status of a sweep."),
     "runs": ("folder:runs", "List the sweeps of a folder."),
     "reproduce": ("run:reproduce", "Run the documented experiments; compare with their numbers."),
+    "report": ("report:report", "Write a page that shows what sweeps found."),
     "compare": ("folder:compare", "Show sweeps side by side."),
+    "diff": ("folder:diff", "Show what two sweeps have otherwise, and what came of them."),
     "promote": ("tracking:promote", "Make a family's challenger its champion, if it holds up."),
     "gc": ("removal:gc", "Remove cached stages that no sweep needs any more."),
-    "list": ("listing:listing", "List backbones, experiments or specs."),
+    "list": ("listing:listing", "List settings, backbones, experiments or specs."),
+    "explain": ("explain:explain", "Tell all about a setting, an experiment or an objective."),
     "delete": ("removal:delete", "Remove a sweep, with its runs in MLflow."),
     "tracking": ("tracking:tracking", "Keep MLflow in line with the sweeps."),
-    "ui": ("tracking:ui", "Open MLflow's pages on the runs."),
+    "ui": ("ui:ui", "Open MLflow's pages on a sweep."),
 }
 
 
@@ -61,6 +66,18 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, str(command.short_help)) for name, command in self.commands.items()])
 
 
+def _print_version(ctx: click.Context, _: click.Parameter, asked: bool) -> None:
+    """Print the version that is installed; a checkout need not be."""
+    if asked and not ctx.resilient_parsing:
+        from importlib.metadata import PackageNotFoundError, version
+
+        number = "of a checkout that is not installed"
+        with suppress(PackageNotFoundError):
+            number = version("carsweep")
+        click.echo(f"carsweep {number}")
+        ctx.exit()
+
+
 @click.group(
     "carsweep",
     cls=LazyGroup,
@@ -69,7 +86,14 @@ class LazyGroup(click.Group):
     epilog=_EPILOG,
     no_args_is_help=True,
 )
-@click.version_option(package_name="carsweep", message="carsweep %(version)s")
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
 def carsweep() -> None:
     """Hyperparameter sweeps for fine-grained image recognition.
 

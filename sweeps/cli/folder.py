@@ -21,9 +21,9 @@ from sweeps.cli.output import (
     duplicates_text,
     epoch_of,
     resume_command,
-    saved_text,
     say,
 )
+from sweeps.results.result import saved_text
 from sweeps.text import Column, counts_text, minute, percent, plural, settings_text, table_of
 from sweeps.trial import stage_use
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from sweeps.results.leaderboard import Row
     from sweeps.run.comparison import Comparison
+    from sweeps.run.difference import Difference
     from sweeps.run.status import SweepStatus
 
 # How often it is looked whether a sweep has stopped.
@@ -157,6 +158,41 @@ def _compared(comparison: Comparison, top: int, *, wide: bool) -> Iterator[Rende
             if result.trials:
                 yield Text(f"\n{result.sweep}", style="bold")
                 yield table_of(of_rows, group.top(result, top), fold=("what",))
+
+
+@click.command("diff")
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@options("out")
+@answering
+def diff(streams: Streams, first: str, second: str, out: Path) -> int:
+    """Show what two sweeps have otherwise, and what came of them.
+
+    Settings, search, data and budgets that differ; then their winners, scores and costs, and the paired test where both
+    answered the same test images. Of jobs the sweeps of each family are set side by side.
+    """
+    from sweeps.run.difference import compare_two
+
+    found, alone = compare_two(out, first, second)
+    only = [f"Only one of them has {', '.join(alone)}."] if alone else []
+    value = {"differences": [one.as_dict() for one in found], "alone": alone}
+    streams.answer(value, *(part for one in found for part in _different(one)), *only)
+    return DONE
+
+
+def _different(one: Difference) -> Iterator[RenderableType]:
+    from sweeps.cli.summary import pair_lines
+
+    settings, results = one.grids()
+    title = f"{one.names[0]} ({one.results[0].family}) – {one.names[1]} ({one.results[1].family})"
+    yield Text(f"{title}\n", style="bold")
+    yield settings if one.settings else "The same spec: no setting differs that a trial would notice."
+    yield ""
+    yield results
+    if one.same_images is False:
+        yield "\nNot the same images: their scores cannot be compared."
+    yield from pair_lines([one.pair] if one.pair else [])
+    yield ""
 
 
 @click.command("stop")

@@ -10,9 +10,21 @@ from typing import Any, TypeVar
 import click
 
 from carcls.catalog import FAMILIES
+from carcls.errors import nearest
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-FAMILY = click.Choice([*FAMILIES])
+
+
+class Names(click.Choice[str]):
+    """A choice that answers a misspelt name as all of carsweep does."""
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        """Name the nearest; click has named all."""
+        meant = nearest(str(value), map(str, self.choices)).partition(" Known:")[0]
+        return super().get_invalid_choice_message(value, ctx) + (f".{meant}" if meant else "")
+
+
+FAMILY = Names([*FAMILIES])
 
 
 class SettingsCommand(click.Command):
@@ -82,7 +94,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "data": {"metavar": "PATH", "help": "Data set: Stanford Cars' devkit, or class folders. Default: demo cars."},
     "set": {"metavar": "KEY=VALUE …", "multiple": True, "help": "Fix a setting; repeatable, several at once."},
     "trials": {"type": int, "help": "How many trials, the documented experiments included."},
-    "hours": {"type": float, "help": "Start no trial after this many hours."},
+    "hours": {"metavar": "H", "help": "Start no trial after this long: hours, or 90m, 1h30m."},
     "epochs-budget": {"type": int, "help": "Start no trial once all trials together have trained this many epochs."},
     "price": {"metavar": "PRICE", "help": "What an hour costs: 2.5/gpu-hour, 0.05/cpu-hour or 3/hour."},
     "max-cost": {"type": float, "help": "Start no trial that would cost more than this; needs --price."},
@@ -108,8 +120,13 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "objective": {"metavar": "NAME[,NAME …]", **_MANY, "help": _OBJECTIVES},
     "constraint": {"metavar": "LIMIT", **_MANY, "help": _LIMITS},
     "dry-run": {"is_flag": True, "help": "Make the checks of a run, print the plan and stop."},
+    "print-spec": {"is_flag": True, "help": "Print the whole spec as YAML, for --spec, and stop."},
     "read": {"is_flag": True, "help": "With --dry-run: read the images first, for exact counts."},
     "address": {"metavar": "ADDRESS", "help": "Run on the Ray cluster at this address. Default: this machine."},
+    "notify": {
+        "metavar": "URL",
+        "help": "POST one JSON there at the end, a stop, a failure. Default: $CARSWEEP_NOTIFY.",
+    },
 }
 # Those that are declared otherwise than by their own names.
 _DECLARED = {
@@ -122,6 +139,16 @@ _DECLARED = {
 }
 # Those of every command that runs a search; of one family it has --spec besides.
 OF_A_RUN = tuple(name for name in _OPTIONS if name not in ("spec", "no-spec", "known-tracking-uri"))
+
+
+def option_of(setting: str) -> str:
+    """Return the option of ``carsweep run`` that gives a setting; empty where there is none.
+
+    >>> option_of("objectives"), option_of("cpus_per_trial"), option_of("near")
+    ('--objective', '--cpus-per-trial', '')
+    """
+    own = {_DECLARED.get(name, (name,))[-1].replace("-", "_"): f"--{name}" for name in OF_A_RUN}
+    return "--data" if setting == "data.path" else own.get(setting, "")
 
 
 def options(*names: str) -> Callable[[Command], Command]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 
 from sweeps.cli.exits import Output
-from sweeps.text import duration, lines_of, percent, plural
+from sweeps.text import lines_of, percent, plural
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -159,11 +159,3 @@ def duplicates_text(records: Iterable[TrialRecord], most: int = 10) -> str:
     more = f" and {len(duplicates) - most} more" if len(duplicates) > most else ""
     verb = "was" if len(duplicates) == 1 else "were"
     return f"{plural(len(duplicates), 'drawn trial')} {verb} not run: {', '.join(named)}{more}"
-
-
-def saved_text(stage_hits: int, saved_seconds: float) -> str:
-    """Write what cached stages were worth to trials, as ``stage_use`` returns it; nothing where they saved nothing."""
-    if not saved_seconds:
-        return ""
-    found = f" were found {plural(stage_hits, 'time')} and" if stage_hits else ""  # older results do not say
-    return f"Cached stages{found} saved {duration(saved_seconds)} of computing."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     from sweeps.run.plan import Plan
     from sweeps.spec.sweep_file import Kind
 
+# Stands for the name that a sweep gets when it begins, which depends on the time.
+_NO_NAME = "unnamed"
 _RUN_EPILOG = """\b
 Examples:
   carsweep run {family}
@@ -31,7 +32,7 @@ Examples:
   carsweep run {family} --set {example}
   carsweep run {family} --spec my.yaml --dry-run
 
-Each setting of a trial, of the data and of the search can be set with --set; docs/cli.md has the list."""
+Whatever --set can set: carsweep list settings {family}. All about one: carsweep explain dropout"""
 _ALL_EPILOG = """\b
 Examples:
   carsweep run all
@@ -43,7 +44,7 @@ _RESUME_EPILOG = """\b
 Examples:
   carsweep resume cars                                after Ctrl-C, or a crash
   carsweep resume cars --trials +20 --hours +2        more of the same
-  carsweep resume cars --set space.dropout.high=0.8   a wider search
+  carsweep resume cars --set search.dropout.high=0.8   a wider search
   carsweep resume cars --set early_stopping.enabled=false --concurrency 1"""
 _REPRODUCE_EPILOG = """\b
 Examples:
@@ -65,7 +66,8 @@ def carry_out(command: Command, streams: Streams, *, dry_run: bool = False, read
 
     outcome, interrupted = None, partial(_interrupted, command.name, command.out)
     with suppress(KeyboardInterrupt), last_words(interrupted):
-        outcome = run_sweeps(command, partial(open_view, console=streams.progress), streams.notify)
+        view = partial(open_view, console=streams.progress, stages=command.root / "stages")
+        outcome = run_sweeps(command, view, streams.notify)
     if outcome is None:
         streams.answer({"error": "interrupted"})
         return interrupted()
@@ -123,41 +125,49 @@ def _command_of(
     out: Path,
     tracking_uri: str | None,
     address: str | None,
+    notify: str | None,
+    unnamed: str = "",
     **swept: Any,
 ) -> Command:
-    """Return what the options of ``carsweep run WHAT`` ask for.
+    """Return what the options of ``carsweep run WHAT`` ask for; ``unnamed`` is its name where nobody gave one.
 
     Raises:
         SpecError: they make no sweep; all mistakes together.
     """
-    from sweeps.run.command import Command, specs_of_all
+    from sweeps.run.command import Command, default_name, specs_of_all
     from sweeps.spec.loading import load_spec
 
     overrides = {option: value for option, value in swept.items() if value is not None}
     if what == "all":
         if spec_file is not None:
             raise click.UsageError("--spec is of one family: use carsweep run FAMILY --spec, or --set here.")
-        name, trials = name or _default_name(what), overrides.pop("trials", None)
+        name, trials = name or unnamed or default_name(what), overrides.pop("trials", None)
         specs = specs_of_all(name=name, sets=sets, overrides=overrides, trials=trials)
     else:
         spec = load_spec(what, spec_file=spec_file, sets=sets, overrides={**overrides, "name": name})
-        name = spec.name or _default_name(what)
+        name = spec.name or unnamed or default_name(what)
         specs = (spec.model_copy(update={"name": name}),)
     kind: Kind = "all" if what == "all" else "sweep"
-    return Command(kind, name, specs, tracking_uri, out=out, address=address)
-
-
-def _default_name(what: str) -> str:
-    """Return the name of a sweep or job that was given none: what it is, and when it began."""
-    return f"{what}-{time.strftime('%Y%m%d-%H%M%S')}"
+    return Command(kind, name, specs, tracking_uri, out=out, address=address, notify=notify)
 
 
 def _add(what: str, about: str, short: str, epilog: str) -> None:
     @run.command(what, cls=SettingsCommand, help=about, short_help=short, epilog=epilog)
     @options("no-spec" if what == "all" else "spec", *OF_A_RUN)
     @answering
-    def _(streams: Streams, dry_run: bool, read: bool, **given: Any) -> int:
+    def _(streams: Streams, dry_run: bool, read: bool, print_spec: bool, **given: Any) -> int:
+        if print_spec:
+            return _print_specs(_command_of(what, unnamed=_NO_NAME, **given), streams)
         return carry_out(_command_of(what, **given), streams, dry_run=dry_run, read=read)
+
+
+def _print_specs(command: Command, streams: Streams) -> int:
+    """Print the whole specs of a command; that of a sweep can be given back with --spec."""
+    is_named = command.name != _NO_NAME
+    specs = [spec if is_named else spec.model_copy(update={"name": None}) for spec in command.specs]
+    texts = [f"# carsweep run {spec.family} --spec FILE\n{spec.to_yaml()}" for spec in specs]
+    streams.answer({"specs": [spec.to_tree() for spec in specs]}, "---\n".join(texts).rstrip())
+    return DONE
 
 
 for family, record in FAMILIES.items():
@@ -181,9 +191,9 @@ _add(
 @click.command("resume", cls=SettingsCommand, epilog=_RESUME_EPILOG)
 @click.argument("name")
 @click.option("--trials", metavar="N|+N", help="How many trials in all, or how many more.")
-@click.option("--hours", metavar="H|+H", help="Start no trial after so many hours from now.")
-@click.option("--set", "sets", metavar="KEY=VALUE …", multiple=True, help="Change a setting; space.X is the search's.")
-@options("concurrency", "cpus-per-trial", "gpus-per-trial", "out", "known-tracking-uri", "address")
+@click.option("--hours", metavar="H|+H", help="Start no trial after so long from now: 1.5, 90m, 1h30m.")
+@click.option("--set", "sets", metavar="KEY=VALUE …", multiple=True, help="Change a setting, or search.X.")
+@options("concurrency", "cpus-per-trial", "gpus-per-trial", "out", "known-tracking-uri", "address", "notify")
 @click.option("--dry-run", is_flag=True, help="Print what would change, and stop.")
 @answering
 def resume(
@@ -195,6 +205,7 @@ def resume(
     out: Path,
     tracking_uri: str | None,
     address: str | None,
+    notify: str | None,
     dry_run: bool,
     **resources: Any,
 ) -> int:
@@ -207,7 +218,7 @@ def resume(
     """
     from sweeps.run.remembered import extended, recall
 
-    known = replace(recall(out, name, tracking_uri), address=address)
+    known = replace(recall(out, name, tracking_uri), address=address, notify=notify)
     command = extended(known, trials=trials, hours=hours, sets=sets, resources=resources)
     changes = command.changes or ()
     for change in changes:
@@ -224,7 +235,7 @@ def resume(
 @click.option("--family", type=FAMILY, help="Only this family's.")
 @click.option("--scale", type=click.Choice(["documented", "demo"]), default="documented", help="How large they run.")
 @options("data", "set", "cpus-per-trial", "gpus-per-trial", "concurrency", "name", "out", "tracking-uri")
-@options("seed", "weights", "address", "dry-run", "read")
+@options("seed", "weights", "address", "notify", "dry-run", "read")
 @answering
 def reproduce(
     streams: Streams,
@@ -236,6 +247,7 @@ def reproduce(
     out: Path,
     tracking_uri: str | None,
     address: str | None,
+    notify: str | None,
     dry_run: bool,
     read: bool,
     **given: Any,
@@ -246,9 +258,9 @@ def reproduce(
     registered. The tables are printed and written to OUT/NAME/reproduction.md and reproduction.json; they say whatever
     differs from the documentation.
     """
-    from sweeps.run.command import Command, chosen_experiments, specs_of_experiments
+    from sweeps.run.command import Command, chosen_experiments, default_name, specs_of_experiments
 
-    name = name or _default_name("reproduce")
+    name = name or default_name("reproduce")
     specs = specs_of_experiments(
         chosen_experiments(experiments, family),
         name=name,
@@ -256,5 +268,5 @@ def reproduce(
         overrides={option: value for option, value in given.items() if value is not None},
         demo_scale=scale == "demo",
     )
-    command = Command("reproduce", name, specs, tracking_uri, out=out, address=address)
+    command = Command("reproduce", name, specs, tracking_uri, out=out, address=address, notify=notify)
     return carry_out(command, streams, dry_run=dry_run, read=read)

@@ -11,38 +11,26 @@ from rich.console import Console, RenderableType
 from rich.markdown import Markdown
 from rich.text import Text
 
-from carcls.evaluation.significance import NO_DIFFERENCE
-from sweeps.cli.output import WIDE, callable_name, carsweep_command, duplicates_text, saved_text, say
+from sweeps.cli.output import WIDE, callable_name, carsweep_command, duplicates_text, say
+from sweeps.report.details import CONFIRMED
+from sweeps.report.page import REPORT
+from sweeps.report.verdict import compared_text, idle_seeds_text, test_text, why_no_winner, winner_text
 from sweeps.results.leaderboard import CROSS, STAR, Row, shown_columns
-from sweeps.results.result import Compared, SweepResult, TestEvaluation, spent_text
+from sweeps.results.result import SweepResult, saved_text, spent_text
 from sweeps.run.comparison import NARROW_COLUMNS, WINNER_COLUMNS, Pair, Together
 from sweeps.run.reproduction import Reproduction
 from sweeps.spec.objectives import Quantity
-from sweeps.study.confirmation import Confirmed
 from sweeps.text import (
-    Column,
     Grid,
     counts_text,
     duration,
-    percent,
-    percent_range,
     plural,
-    points,
     settings_text,
     table_of,
 )
 
 _SHOWN, _SHOWN_GOALS, _SHOWN_PAIRS = 20, 12, 20
 _WIDE_BOARD = 95
-# Words in names of metrics that are times: the same model takes others each time.
-_TIMES = {"ms", "seconds"}
-_CONFIRMED: tuple[Column[Confirmed], ...] = (
-    Column("number", lambda one: one.number, "trial"),
-    Column("runs", lambda one: one.asked if one.is_whole else f"{len(one.runs)} of {one.asked}", "fresh seeds"),
-    Column("mean", lambda one: percent(one.mean, one.spread), "mean ± spread"),
-    Column("search", lambda one: one.search, "search score", percent),
-    Column("shrinkage", lambda one: one.shrinkage, "shrinkage", points),
-)
 
 
 def print_outcome(console: Console, out: Path, outcome: SweepResult | Together | Reproduction) -> None:
@@ -60,10 +48,16 @@ def print_outcome(console: Console, out: Path, outcome: SweepResult | Together |
             if not outcome.interrupted:
                 ui = carsweep_command("ui", "--out", str(out))
                 say(console, f"\n{_written(out / outcome.name / 'comparison')}", f"Look at the runs: {ui}")
+                say(console, *_report_lines(out / outcome.name))
         case _:
             drawn = (Markdown(part) if isinstance(part, str) else part for part in outcome.blocks())
             parts = [part for one in drawn for part in (one, "")] if console.is_terminal else [outcome.markdown()]
-            say(console, *parts, _written(out / outcome.name / "reproduction"))
+            say(console, *parts, _written(out / outcome.name / "reproduction"), *_report_lines(out / outcome.name))
+
+
+def _report_lines(folder: Path) -> list[str]:
+    """Name the report, if it was written."""
+    return [f"Report: {folder / REPORT}"] if (folder / REPORT).is_file() else []
 
 
 def _written(stem: Path) -> str:
@@ -105,10 +99,10 @@ def _parts(result: SweepResult, *, wide: bool, closing: bool) -> Iterator[Render
             "\nConfirmed with fresh seeds, best first; ± is their standard deviation, above too, where the other "
             "columns are of the search:"
         )
-        yield table_of(_CONFIRMED, board.confirmed)
+        yield table_of(CONFIRMED, board.confirmed)
     yield from verdict_lines(result)
     if board.confirmed and result.best and not closing:
-        yield _winner_line(result)
+        yield _winner_text(result)
     yield from _infeasible_lines(result, shown)
     yield from _front_lines(result)
     if result.spent:
@@ -117,6 +111,7 @@ def _parts(result: SweepResult, *, wide: bool, closing: bool) -> Iterator[Render
         yield saved
     if closing:
         yield from _closing_lines(result)
+        yield from [] if result.interrupted else _report_lines(Path(result.out) / result.sweep)
 
 
 def _title(result: SweepResult) -> Text:
@@ -147,8 +142,8 @@ def _left_out(result: SweepResult) -> list[str]:
 
 def _closing_lines(result: SweepResult) -> list[str]:
     if result.best is None:
-        return [] if result.interrupted else [_why_no_winner(result)]
-    lines = ["", _winner_line(result), _test_line(result.test)] if result.test else [""]
+        return [] if result.interrupted else [why_no_winner(result.board)]
+    lines = ["", _winner_text(result), test_text(result.test)] if result.test else [""]
     model = result.registered
     if model is None:
         return lines
@@ -179,81 +174,15 @@ def _test_image(result: SweepResult) -> str:
         return "car.jpg"
 
 
-def _winner_line(result: SweepResult) -> str:
-    """Say who won, by what, and whose model is registered."""
-    assert result.best is not None
-    goals, winner, number = result.board.goals, result.board.best_confirmed, result.best.number
-    by = f" by {goals.first.name}, the first objective" if goals.first.name != "accuracy" or goals.are_several else ""
-    kept = ", among the trials that keep all constraints" if goals.constraints else ""
-    line = f"Trial {winner.number if winner else number} won on the validation images{by}{kept}"
-    if winner is None:
-        line += "."
-    else:
-        line += f": {percent(winner.mean, winner.spread)} over {len(winner.runs)} fresh seeds."
-        line += f" The model is of trial {number}, the run nearest to that mean."
-    if result.test and result.test.refit:
-        line += " The model is a refit: trained anew on training and validation images, so it has no validation score."
-    return line
-
-
-def _test_line(test: TestEvaluation) -> str:
-    accuracy, interval = percent(test.metrics.get("test_accuracy")), percent_range(test.interval)
-    times = (
-        "once"
-        if test.evaluations == 1
-        else f"{test.evaluations} times, for {plural(test.models, 'model')} of this sweep"
-    )
-    return f"Test accuracy {accuracy} (95% interval {interval}, {test.images} images, evaluated {times})."
+def _winner_text(result: SweepResult) -> str:
+    return winner_text(result.board, refit=bool(result.test and result.test.refit))
 
 
 def verdict_lines(result: SweepResult) -> list[str]:
     """Return what is to be said after the leaderboard; nothing where there is nothing to compare."""
-    winner = result.board.best_confirmed
-    lines = []
-    if result.board.confirmed and winner is None:
-        lines.append("No run with a fresh seed finished, so that nothing is confirmed: the search chose the winner.")
-    if winner is not None and _seeds_are_idle(winner, result):
-        lines.append(f"The seed changes nothing in trial {winner.number}: all its runs are the same model.")
-    return [*lines, *(_compared_line(compared, result) for compared in result.comparison)]
-
-
-def _seeds_are_idle(one: Confirmed, result: SweepResult) -> bool:
-    """Tell whether all runs measured the same to the last digit, as they do where nothing is trained."""
-    runs = [trial.metrics for trial in result.trials if trial.number in one.runs]
-    timeless = [{name: x for name, x in metrics.items() if not _TIMES & set(name.split("_"))} for metrics in runs]
-    return len(runs) > 1 and all(metrics == timeless[0] for metrics in timeless)
-
-
-def _compared_line(compared: Compared, result: SweepResult) -> str:
-    """Set the winner beside another trial, in the words of a test: what is not shown may still be there."""
-    winner = result.board.best_confirmed
-    assert result.best is not None
-    if winner is None:
-        sides = f"Trial {result.best.number} against the runner-up, trial {compared.against}"
-    else:
-        sides = f"Trial {winner.number} against trial {compared.against}, both with fresh seeds"
-    low, high = map(points, compared.interval)
-    chance = "< 0.001" if compared.p < 0.001 else f"{compared.p:.3f}"
-    corrected = ", by Holm" if len(result.comparison) > 1 else ""
-    return (
-        f"{sides}, on {result.data.splits['validation']} validation images: {points(compared.difference)} points "
-        f"(95% {low} to {high}), p {chance}{corrected}: "
-        f"{'a difference is shown' if compared.shown else NO_DIFFERENCE}."
-    )
-
-
-def _why_no_winner(result: SweepResult) -> str:
-    """Say why a sweep has none; where constraints are the reason, with the trial that came nearest."""
-    goals = result.board.goals
-    broken = [row for row in result.board.rows if row.infeasible and row.trial.status in ("complete", "pruned")]
-    if not broken:
-        return "No trial finished, so there is no winner."
-    trials = {row.trial.number: row for row in broken}
-    near = min(trials, key=lambda n: (trials[n].trial.status != "complete", goals.excess(trials[n].trial.metrics), n))
-    return (
-        f"No trial keeps the constraints ({', '.join(map(str, goals.constraints))}), so there is no winner and nothing "
-        f"is registered. The nearest was trial {near}: {trials[near].infeasible}."
-    )
+    several = len(result.comparison) > 1
+    compared = (compared_text(one, result.board, several=several) for one in result.comparison)
+    return [*idle_seeds_text(result.board), *compared]
 
 
 def _infeasible_lines(result: SweepResult, shown: Sequence[Row]) -> list[str]:

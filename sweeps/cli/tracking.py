@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from carcls.errors import InputError, mask_secrets
+from carcls.errors import InputError
 from sweeps.cli.exits import DONE, FAILED
 from sweeps.cli.options import FAMILY, options
 from sweeps.cli.output import Streams, answering, resume_command
-from sweeps.interrupts import uninterrupted
+from sweeps.cli.ui import store_of
 from sweeps.text import percent, plural, points
 
 if TYPE_CHECKING:
     from sweeps.run.tracked import Repaired
     from sweeps.tracking.promotion import Promotion
-
-_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-_END_SECONDS = 10.0
 
 
 @click.group("tracking", no_args_is_help=True)
@@ -66,68 +57,6 @@ def _repaired_line(one: Repaired, out: Path) -> str:
     return f"{one.sweep}: MLflow has {has}" + (f", and the winner as {one.version}." if one.version else ".")
 
 
-@click.command("ui")
-@click.argument("sweep", required=False)
-@options("out")
-@click.option("--tracking-uri", metavar="URI", help="MLflow store to show instead; needed when it has a password.")
-@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port to listen on.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-def ui(sweep: str | None, out: Path, tracking_uri: str | None, port: int, host: str) -> int:
-    """Open MLflow's pages on the runs under --out, or on the tracking server that SWEEP logged to."""
-    uri = tracking_uri or (_recorded_uri(out, sweep) if sweep else None) or _store_of(out)
-    if uri.startswith(("http://", "https://")):
-        click.echo(f"The runs are on a tracking server: {mask_secrets(uri)}")
-        return DONE
-    _require_free(host, port)
-    click.echo(f"MLflow starts on {mask_secrets(uri)}, which takes some seconds.")
-    click.echo(f"Open http://{host}:{port} (Ctrl-C stops it).")
-    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
-    command += ["--default-artifact-root", (out.resolve() / "artifacts").as_uri()]
-    # The address may hold a password, which no command line should show.
-    environment = {**_QUIET, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
-    # The interpreter of this very process, with arguments that went through click.
-    server = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603
-    try:
-        code = server.wait()
-    except KeyboardInterrupt:
-        return DONE
-    finally:
-        with uninterrupted():  # the processes that it started end too: with a word first, then without one
-            for number, seconds in ((signal.SIGTERM, _END_SECONDS), (signal.SIGKILL, None)):
-                with suppress(ProcessLookupError, subprocess.TimeoutExpired):
-                    os.killpg(server.pid, number)
-                    server.wait(seconds)
-    raise click.ClickException(f"MLflow's server stopped with exit code {code}.")
-
-
-def _store_of(out: Path) -> str:
-    """Return the URI of the store that sweeps make under ``out``.
-
-    Raises:
-        InputError: there is none.
-    """
-    database = out.resolve() / "mlflow.db"
-    if not database.is_file():
-        raise InputError(f"--out must be a folder with runs, got {str(out)!r}. Run a sweep first, or name its --out.")
-    return f"sqlite:///{database}"
-
-
-def _recorded_uri(out: Path, sweep: str) -> str | None:
-    from sweeps.results.result import read_result
-    from sweeps.run.status import require_known
-
-    result = read_result(require_known(out, sweep))
-    return result.tracking_uri if result else None
-
-
-def _require_free(host: str, port: int) -> None:
-    try:
-        socket.create_server((host, port)).close()
-    except OSError as error:
-        reason = str(error.strerror).partition(" (")[0]
-        raise InputError(f"--port must be free, got {port} ({reason}). Choose another with --port.") from None
-
-
 @click.command("promote")
 @click.argument("family", metavar="FAMILY", type=FAMILY)
 @options("out", "tracking-uri")
@@ -140,7 +69,7 @@ def promote(streams: Streams, family: str, out: Path, tracking_uri: str | None, 
     images (exact McNemar test at 5%). The predictions that each sweep stored are compared; nothing is evaluated again.
     Exit code 0 when the alias was moved or need not be, 1 when the challenger was refused.
     """
-    uri = tracking_uri or _store_of(out)
+    uri = tracking_uri or store_of(out)
     _, is_file, path = uri.partition("sqlite:///")
     if is_file and not Path(path).expanduser().is_file():  # opening it would make it
         raise InputError(f"--tracking-uri must name an existing database, got {uri!r}. Name the one of a sweep.")

@@ -1,40 +1,39 @@
-"""What a person sees while a sweep runs: a live table on a terminal, one line per event anywhere else."""
+"""What a person sees while a sweep runs: a live picture on a terminal, one line per event anywhere else."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-from rich.text import Text
 
 from carcls.errors import mask_secrets
+from sweeps.cli.live import draw, trials_text
+from sweeps.cli.machine import MachineWatch
 from sweeps.cli.output import accuracy_of, epoch_of, say
+from sweeps.cli.state import SweepState, facts_of
 from sweeps.engine.budget import status_text
 from sweeps.interrupts import last_words
 from sweeps.results.leaderboard import differing_settings
 from sweeps.text import duration, plural, settings_text
 
 if TYPE_CHECKING:
+    from carcls.data.config import DataSummary
     from sweeps.engine.budget import BudgetStatus
     from sweeps.spec.spec import SweepSpec
     from sweeps.trial import TrialRecord
 
-_COLOURS = {"running": "cyan", "complete": "green", "pruned": "yellow", "failed": "red"}
-_NEWEST = 12
-# Widths of a terminal: from which experiments have their family's name too, and below which names are cut.
-_WIDE, _NARROW, _SHORTEST = 100, 70, 16
-
 
 @contextmanager
-def open_view(spec: SweepSpec, console: Console) -> Iterator[SweepView]:
-    """Give a view of a sweep, and clear it away at the end."""
-    view = SweepView(spec, console)
+def open_view(spec: SweepSpec, console: Console, stages: Path | None = None) -> Iterator[SweepView]:
+    """Give a view of a sweep, and clear it away at the end; arguments as of ``SweepView``."""
+    view = SweepView(spec, console, stages)
     try:
         with last_words(view.close):
             yield view
@@ -43,38 +42,47 @@ def open_view(spec: SweepSpec, console: Console) -> Iterator[SweepView]:
 
 
 class SweepView:
-    """Shows a sweep: on a terminal a table that is redrawn in place, anywhere else one line per event.
+    """Shows a sweep: on a terminal a picture that is redrawn in place, anywhere else one line per event.
 
     Args:
         spec: of the sweep to watch.
         console: where it is shown.
+        stages: folder of the stage store, to tell which stages are being made; None tells of none.
 
     Attributes:
-        records: trials of this session by number, in the order in which they started.
-        status: what is spent and what is to come; None before the first trial.
+        state: what is known of the sweep.
     """
 
-    def __init__(self, spec: SweepSpec, console: Console) -> None:
-        self.records: dict[int, TrialRecord] = {}
-        self.status: BudgetStatus | None = None
-        self._spec, self._base = spec, spec.trial_config({}).model_dump()
+    def __init__(self, spec: SweepSpec, console: Console, stages: Path | None = None) -> None:
+        self.state = SweepState(spec)
+        self._base = spec.trial_config({}).model_dump()
         self._began = self._heard = time.monotonic()
-        self._console = console
+        self._console, self._machine = console, MachineWatch(stages, has_gpus=spec.gpus_per_trial != 0)
         columns = (TextColumn("reading images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = Progress(*columns, console=console)
         self._reading, self._tenths = self._bar.add_task("reading images"), -1
         # A callable is drawn at each refresh, so that the clock runs between events.
-        live = Live(get_renderable=self._draw, console=console, refresh_per_second=2)
-        self._live = live if console.is_terminal else None
+        live = Live(self, console=console, refresh_per_second=2)
+        self._live = live if console.is_terminal and not console.is_dumb_terminal else None
 
     def close(self) -> None:
-        """Leave the terminal as it was found; the last table stays, if there is one."""
+        """Leave the terminal as it was found; the last picture stays, if there were trials."""
+        self._machine.stop()
+        self.state = replace(self.now(), is_over=True)
         if self._live:
-            self._live.transient = not self.records
+            self._live.transient = self.state.status is None
             self._live.stop()
 
+    def now(self) -> SweepState:
+        """Return what is known of the sweep at this moment."""
+        if self.state.is_over:
+            return self.state
+        status, now = self.state.status, time.monotonic()
+        left = (status.seconds_left or 0.0) - (now - self._heard) if status else 0.0
+        return replace(self.state, use=self._machine.use, seconds=now - self._began, seconds_left=left)
+
     def note(self, text: str) -> None:
-        """Print a sentence, above the table."""
+        """Print a sentence, above the picture."""
         say(self._console, mask_secrets(text))
 
     def packing(self, done: int, total: int) -> None:
@@ -86,78 +94,53 @@ class SweepView:
             self._tenths = tenths
             self.note(f"reading images: {done} of {total}")
 
-    def on_status(self, status: BudgetStatus) -> None:
-        """Remember it for the next line or drawing."""
-        self.status, self._heard = status, time.monotonic()
-
-    def trial_changed(self, record: TrialRecord) -> None:
-        """Change the trial's line in the table, or print what it tries, how far it is, or how it ended."""
-        is_new = record.number not in self.records
-        self.records[record.number] = record
+    def on_data(self, data: DataSummary) -> None:
+        """Remember how many images accuracies are measured on; draw the picture from now on."""
+        self.state = replace(self.state, data=data)
         if self._live:
             self._live.start()
-            self._live.refresh()
+
+    def on_status(self, status: BudgetStatus) -> None:
+        """Remember it for the next line or picture, with the facts of the trials that it tells anew."""
+        known = self.state.facts
+        fresh = {n: record for n, record in status.records.items() if n not in known or known[n].record is not record}
+        facts = {**known, **{number: facts_of(record, self.state.spec) for number, record in fresh.items()}}
+        began = self.state.began if self.state.status else status.spent
+        self._heard = time.monotonic()
+        self.state = replace(self.state, status=status, facts=facts, began=began)
+
+    def trial_changed(self, record: TrialRecord) -> None:
+        """Draw the trial from now on, or print what it tries, how far it is, or how it ended."""
+        is_new = record.number not in self.state.at_work
+        self.state = replace(self.state, at_work=self.state.at_work | {record.number})
+        if self._live:
+            self._machine.start()
+            self._live.start()
             return
         trial = f"trial {record.number}"
         if is_new and not record.refused:
-            self.note(f"{trial} started: {record.name} {self.settings_of(record)}".rstrip())
+            settings = settings_text(differing_settings(record.config, self._base))
+            self.note(f"{trial} started: {record.name} {settings}".rstrip())
         if record.status != "running":
             self.note(f"{trial} {_end_of(record)} | {self.how_far()}")
         elif not is_new:
             self.note(f"{trial} epoch {epoch_of(record)}: val accuracy {accuracy_of(record)}")
 
-    def _draw(self) -> RenderableType:
-        if not self.records and not self._bar.finished:
-            return self._bar
-        return Group(draw_trials(self, self._console.width), Text(self.how_far(), style="bold"))
-
-    def settings_of(self, record: TrialRecord) -> str:
-        """Write the settings of a trial that differ from the sweep's base."""
-        return settings_text(differing_settings(record.config, self._base))
-
     def how_far(self) -> str:
         """Write how far the sweep is: trials of all sessions, the best of them, time, and budgets."""
-        status, first = self.status, self._spec.goals.first
-        passed, total = time.monotonic() - self._began, self._spec.trials + self._spec.extent.runs
+        (trials, *times), status, first = trials_text(self.now()), self.state.status, self.state.spec.goals.first
         if status is None:
-            return f"0 of {plural(total, 'trial')}, {duration(passed)}"
-        parts = [f"{status.ended} of {plural(total, 'trial')}"]
-        if status.best:
-            named = "" if first.name == "accuracy" else f"{first.name} "
-            parts.append(f"best {named}{first.write(status.best.metrics[first.metric])} (trial {status.best.number})")
-        parts.append(duration(passed))
-        left = (status.seconds_left or 0.0) - (time.monotonic() - self._heard)
-        if left > 0:
-            parts.append(f"about {duration(left)} to go")
-        return ", ".join([*parts, *status_text(status, self._spec)])
+            return ", ".join([trials, *times])
+        best, named = status.best, "" if first.name == "accuracy" else f"{first.name} "
+        said = [f"best {named}{first.write(best.metrics[first.metric])} (trial {best.number})"] if best else []
+        return ", ".join([trials, *said, *times, *status_text(status, self.state.spec)])
 
-
-def draw_trials(view: SweepView, width: int) -> Table:
-    """Draw the running trials, the best one, and the newest others, so that the table fits a screen.
-
-    On a terminal of few columns the settings give way, then the names of experiments.
-    """
-    table = Table(box=None, pad_edge=False, header_style="bold", expand=True)
-    for name in ("trial", "what", "status", "epoch", "val accuracy" if width >= _NARROW else "val acc."):
-        is_word = name in ("what", "status")
-        table.add_column(name, justify="left" if is_word else "right", no_wrap=True, overflow="ellipsis")
-    if width < _NARROW:
-        table.columns[1].max_width = _SHORTEST
-    table.add_column("settings", overflow="ellipsis", no_wrap=True, ratio=1)
-    best = view.status.best if view.status else None
-    trials = list(view.records.values())  # at once, since the live table is drawn in a thread of its own
-    if best is not None and best.number not in view.records:
-        trials = [best, *trials]  # of an earlier session
-    newest = {trial.number for trial in trials[-_NEWEST:]}
-    for trial in trials:
-        is_best = best is not None and trial.number == best.number
-        if trial.number in newest or is_best or trial.status == "running":
-            name = trial.name if width >= _WIDE else trial.name.rpartition("/")[2]
-            accuracy = accuracy_of(trial) + (" *" if is_best else "")
-            status = Text(trial.status, style=_COLOURS[trial.status])
-            cells = (str(trial.number), Text(name), status, epoch_of(trial), accuracy, Text(view.settings_of(trial)))
-            table.add_row(*cells, style="bold" if is_best else None)
-    return table
+    def __rich_console__(self, _: Console, options: ConsoleOptions) -> RenderResult:
+        """Draw what is known now."""
+        if self.state.status is None and self.state.data is None:
+            yield self._bar
+        else:
+            yield draw(self.now(), options.max_width, options.size.height, ascii_only=options.ascii_only)
 
 
 def _end_of(record: TrialRecord) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from carcls.data.config import DataSummary
     from sweeps.engine.budget import BudgetStatus
     from sweeps.trial import TrialRecord
 
@@ -30,6 +31,9 @@ class Progress(Protocol):
 
     def packing(self, done: int, total: int) -> None:
         """Show how many images of ``total`` are read."""
+
+    def on_data(self, data: DataSummary) -> None:
+        """The images are read."""
 
     def on_status(self, status: BudgetStatus) -> None:
         """What is spent and what is to come; before the observers are notified of what changed it."""

@@ -158,14 +158,14 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
             record = self._study.record(trial.number)
             self._reported[trial.number] = record.epochs
             self._announce(record)
-        self._recovery.avoid(trial)
+        self._arrive(trial)
 
     def on_report(self, tune_id: str, result: Mapping[str, Any]) -> bool:
         """The trial's process reports something, not its end; return whether the trial should stop."""
         trial = self._running[tune_id]
         if "place" in result:  # reported with the first of its trials only
             self.quarantine.places[trial.process] = Place(**json.loads(result["place"]))
-            self._recovery.avoid(trial)
+            self._arrive(trial)
         if "failure" in result:  # and the process ends itself, since it can use no GPU
             trial.failure = Failure(**json.loads(result["failure"]))
             self._account.stop(trial.number, saw_gpu=False)
@@ -176,6 +176,11 @@ class Bridge(Searcher, Stopper):  # type: ignore[misc]  # Tune knows both by the
             return False
         self.quarantine.clear(trial.process)
         return self._measure(trial.number, said) or not self.halt.may_go_on()
+
+    def _arrive(self, trial: Running) -> None:
+        """Note where the trial's process is, if that is known; leave at once what is out of use."""
+        self._study.note_worker(trial.number, self.quarantine.place_of(trial.process).worker)
+        self._recovery.avoid(trial)
 
     def on_death(self, tune_id: str, words: str) -> None:
         """The trial's process died, and ``words`` are Ray's; Tune may start another one of itself."""

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,7 @@ class BudgetStatus:
         seconds_left: of wall time; None before anything was measured, as the next two are.
         cost_left: of all that is still to come; None without a price, too.
         next_cost: of the next trial together with what runs already; None without a price, too.
+        records: all trials by number, derived ones and those of earlier sessions among them.
     """
 
     spent: Spent
@@ -48,6 +49,7 @@ class BudgetStatus:
     seconds_left: float | None = None
     cost_left: float | None = None
     next_cost: float | None = None
+    records: Mapping[int, TrialRecord] = field(default_factory=dict)
 
 
 def _may_stop_early(record: TrialRecord) -> bool:
@@ -85,6 +87,7 @@ class Account:
         # Searched trials that ended, and their epochs as shares of those expected; the expectation counts as a few do.
         self._searched = self._longer = float(spec.early_stopping.reduction)
         self._best: TrialRecord | None = None
+        self._records: dict[int, TrialRecord] = {}
         self._waiting: dict[int, TrialRecord] = {}
         self._running: dict[int, TrialRecord] = {}
         for record in records:
@@ -127,6 +130,7 @@ class Account:
 
     def note(self, record: TrialRecord) -> None:
         """A trial is about to run, has come to another epoch, or has ended; a derived one costs and counts nothing."""
+        self._records[record.number] = record
         self._waiting.pop(record.number, None)
         self._running.pop(record.number, None)
         if record.status == "running":
@@ -154,7 +158,7 @@ class Account:
         unfinished = [taken for _, taken in (*running, *waiting)]
         spent = replace(sum(unfinished, self._spent_by_ended), wall=self._clock() - self._began)
         cost = None if self._prices is None else self._prices.cost_of(spent)
-        status = BudgetStatus(spent, cost, self._ended, self._best)
+        status = BudgetStatus(spent, cost, self._ended, self._best, records=dict(self._records))
         trained = sum((taken for taken in unfinished if taken.epochs), self._trained)
         epoch = trained.seconds / trained.epochs if trained.epochs else 0.0
         if not epoch and not self._others:

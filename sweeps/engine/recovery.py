@@ -52,12 +52,14 @@ class Running:
 class Place(NamedTuple):
     """Where a process is, a GPU or a machine, by Ray's ids; ``group`` is what is reserved for the process.
 
+    ``worker`` is what a person is told, as in ``TrialRecord``.
     The GPU is empty where a process has none, or several; all is empty where nothing is known.
     """
 
     node: str = ""
     gpu: str = ""
     group: str = ""
+    worker: str = ""
 
     @property
     def location(self) -> Place:

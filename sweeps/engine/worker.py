@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import platform
 import sys
 import time
 import traceback
@@ -95,7 +96,8 @@ def _place() -> str:
     context, group = get_runtime_context(), ray.util.get_current_placement_group()
     gpus = context.get_accelerator_ids().get("GPU", [])
     here = {"node": context.get_node_id(), "gpu": gpus[0] if len(gpus) == 1 else ""}
-    return json.dumps({**here, "group": group.id.hex() if group else ""})
+    worker = f"{platform.node()}{' GPU ' * bool(gpus)}{','.join(gpus)} pid {os.getpid()}"
+    return json.dumps({**here, "group": group.id.hex() if group else "", "worker": worker})
 
 
 def _answer(error: Exception, order: Mapping[str, Any]) -> Failure:

@@ -1,4 +1,9 @@
 """What a sweep shows to people: a page of what its records, result and stored answers say. Only here is Jinja2."""
 
-FACE: dict[str, tuple[str, ...]] = {}
+FACE = {
+    "details": ("CONFIRMED",),
+    "facts": ("Facts", "read_facts"),
+    "page": ("REPORT", "SideBySide", "write_report"),
+    "verdict": ("compared_text", "idle_seeds_text", "test_text", "why_no_winner", "winner_text"),
+}
 """What other rooms may import, by module."""

@@ -1,6 +1,7 @@
 """What came of a sweep: leaderboard, result, evaluations on the test images; views of the records."""
 
 FACE = {
+    "environment": ("environment_here",),
     "leaderboard": (
         "COLUMNS",
         "CROSS",
@@ -19,10 +20,12 @@ FACE = {
         "RESULT",
         "Registered",
         "SweepResult",
+        "TEST_PREDICTIONS",
         "TestEvaluation",
         "UsedUp",
         "find_result",
         "read_result",
+        "saved_text",
         "spent_dict",
         "spent_text",
         "used_up_note",

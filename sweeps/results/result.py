@@ -20,13 +20,14 @@ from carcls.stages import write_json
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.spec.fields import Prices
 from sweeps.spec.objectives import Goals
-from sweeps.text import money_text, plural, rough_duration
+from sweeps.text import duration, money_text, plural, rough_duration
 from sweeps.trial import NOTHING, Spent, TrialRecord, record_from_json, to_json
 
 if TYPE_CHECKING:
     from sweeps.spec.spec import SweepSpec
 
 RESULT = "result.json"
+TEST_PREDICTIONS = "test-predictions.npz"
 # The budget that ends a sweep; empty while none does.
 UsedUp = Literal["", "hours", "epochs", "cost"]
 _OF_THE_BEST = ("number", "params", "metrics", "confirms")
@@ -112,6 +113,7 @@ class SweepResult:
         comparison: the winner beside others.
         spent: as ``spent_dict`` returns it; empty in results of older versions.
         stage_hits, saved_seconds: as ``stage_use`` returns them.
+        environment: versions, and the machine whose process ended it; empty in results of older versions.
     """
 
     sweep: str
@@ -129,6 +131,7 @@ class SweepResult:
     spent: Mapping[str, Any] = field(default_factory=dict)
     stage_hits: int = 0
     saved_seconds: float = 0.0
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def trials(self) -> tuple[TrialRecord, ...]:
@@ -163,6 +166,12 @@ class SweepResult:
     def is_whole(self) -> bool:
         """Whether it has a registered model."""
         return self.registered is not None
+
+    def has_all(self, trials: Iterable[TrialRecord]) -> bool:
+        """Tell whether the sweep left all its trials ended, and ``trials`` has none that it did not know of."""
+        then = {trial.number: trial.status for trial in self.trials}
+        same = all(then.get(record.number) == record.status for record in trials if record.derived_from is None)
+        return same and "running" not in then.values() and not self.interrupted
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON values; a number that JSON has no word for (NaN, infinity) becomes null."""
@@ -269,6 +278,14 @@ def spent_text(spent: Mapping[str, Any]) -> str:
     cost = [] if spent["cost"] is None else [money_text(spent["cost"], spent["currency"])]
     time, epochs = f"{rough_duration(spent['seconds'])} of trials{said}", f"{plural(spent['epochs'], 'epoch')} trained"
     return f"Spent: {', '.join([time, epochs, *cost])}."
+
+
+def saved_text(stage_hits: int, saved_seconds: float) -> str:
+    """Write what cached stages were worth to trials, as ``stage_use`` returns it; nothing where they saved nothing."""
+    if not saved_seconds:
+        return ""
+    found = f" were found {plural(stage_hits, 'time')} and" if stage_hits else ""  # older results do not say
+    return f"Cached stages{found} saved {duration(saved_seconds)} of computing."
 
 
 def find_result(folder: Path) -> SweepResult | None:

@@ -2,7 +2,7 @@
 
 FACE = {
     "cleaning": ("Cleared", "KEEP", "clear", "removed_text"),
-    "command": ("Command", "chosen_experiments", "specs_of_all", "specs_of_experiments"),
+    "command": ("Command", "chosen_experiments", "default_name", "specs_of_all", "specs_of_experiments"),
     "comparison": (
         "Comparison",
         "NARROW_COLUMNS",
@@ -11,13 +11,15 @@ FACE = {
         "WINNER_COLUMNS",
         "columns_of",
         "compare_sweeps",
+        "side_by_side",
         "sweep_json",
     ),
+    "difference": ("Difference", "compare_two"),
     "plan": ("Plan",),
     "remembered": ("extended", "recall"),
     "reproduction": ("Reproduction",),
     "several": ("plan_sweeps", "run_sweeps"),
     "status": ("COLUMNS", "SweepStatus", "require_known", "sweep_status", "sweeps_in"),
-    "tracked": ("Remains", "Repaired", "find_remains", "remove", "repair"),
+    "tracked": ("Remains", "Repaired", "find_remains", "page_of", "remove", "repair"),
 }
 """What other rooms may import, by module."""

@@ -5,8 +5,9 @@ A job has the sweeps of all families, or those of documented experiments.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ class Command:
             no change of a search.
         out: folder of all sweeps, as it was given. On a cluster every machine must see it under this path.
         address: of a running Ray cluster; None runs the trials on this machine.
+        notify: an address on the web that hears of the end. A secret: it is not written down.
     """
 
     kind: Kind
@@ -52,6 +54,7 @@ class Command:
     changes: tuple[str, ...] | None = None
     out: Path = Path("runs")
     address: str | None = None
+    notify: str | None = field(default=None, repr=False)
 
     @property
     def is_job(self) -> bool:
@@ -62,6 +65,11 @@ class Command:
     def root(self) -> Path:
         """The folder of all sweeps, absolute."""
         return self.out.expanduser().absolute()
+
+
+def default_name(what: str) -> str:
+    """Return the name of a sweep or job that was given none: what it is, and when it began."""
+    return f"{what}-{time.strftime('%Y%m%d-%H%M%S')}"
 
 
 def specs_of_all(

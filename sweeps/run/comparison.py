@@ -16,10 +16,10 @@ from carcls.data.config import DataSummary
 from carcls.errors import InputError
 from carcls.evaluation.predictions import StoredPredictions, read_predictions
 from carcls.evaluation.significance import LEVEL, NO_DIFFERENCE, PairedComparison, compare_hits, holm
+from sweeps.report.page import SideBySide
 from sweeps.results.leaderboard import COLUMNS as ROW_COLUMNS
 from sweeps.results.leaderboard import Row, half_width, varying_settings
-from sweeps.results.result import SweepResult, read_result
-from sweeps.run.session import TEST_PREDICTIONS
+from sweeps.results.result import TEST_PREDICTIONS, SweepResult, read_result
 from sweeps.run.status import sweeps_in
 from sweeps.text import Column, counts_text, duration, json_of, markdown_table, percent, points, table_of
 
@@ -223,6 +223,15 @@ def _pairs(answers: Mapping[str, StoredPredictions]) -> tuple[Pair, ...]:
         Pair(one, other, numbers, p, "better" if p <= LEVEL else NO_DIFFERENCE)
         for (one, other, numbers), p in zip(compared, adjusted, strict=True)
     )
+
+
+def side_by_side(out: Path, names: Sequence[str]) -> list[SideBySide]:
+    """Return sweeps beside each other as a report shows them, those of one data set together; errors as above."""
+    columns = [column for column in COLUMNS if column.title]
+    return [
+        SideBySide(f"{group.data.name}, side by side", table_of(columns, group.sweeps), tuple(map(str, group.pairs)))
+        for group in compare_sweeps(out, names).groups
+    ]
 
 
 @dataclass(frozen=True, slots=True)

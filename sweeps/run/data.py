@@ -89,7 +89,9 @@ def prepare_data(
         if not folder.exists():
             progress.note(f"drawing demo cars into {folder}")
         write_demo(folder)
-    return prepare_dataset(located(data, out), stages, size, also=also, listed=listing, progress=progress.packing)
+    found = prepare_dataset(located(data, out), stages, size, also=also, listed=listing, progress=progress.packing)
+    progress.on_data(found.summary)
+    return found
 
 
 def data_notes(dataset: Dataset) -> list[str]:

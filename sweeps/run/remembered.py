@@ -15,6 +15,7 @@ from sweeps.spec.documented import settings_for
 from sweeps.spec.fields import AUTO
 from sweeps.spec.loading import edit_spec, with_neighbours_of
 from sweeps.spec.mistakes import Mistakes
+from sweeps.spec.settings import differences
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import SweepFile, is_sweep, read_file, read_spec
 from sweeps.study.records import read_history
@@ -84,8 +85,8 @@ def extended(
     Args:
         command: to go on with.
         trials: a number, or ``+N`` for so many more; a job of all families divides what is added among them.
-        hours: a number, or ``+N``; hours count from the moment at which a sweep goes on, so both say the same.
-        sets: ``KEY=VALUE`` texts; ``space.`` and ``search.`` address the search space.
+        hours: such as ``1.5`` or ``90m``; they count from when a sweep goes on, so ``+90m`` says the same.
+        sets: ``KEY=VALUE`` texts; ``search.`` addresses the search space.
         resources: ``concurrency``, ``cpus_per_trial``, ``gpus_per_trial`` by name; None leaves one as it is.
 
     Raises:
@@ -93,7 +94,7 @@ def extended(
     """
     if command.kind == "reproduce" and (trials or sets):
         raise SpecError(["reproduce: has the documented trials with their settings; run a sweep to try others."])
-    overrides = {**resources, "hours": None if hours is None else _number("--hours", hours, float, 0.0)}
+    overrides = {**resources, "hours": None if hours is None else hours.strip().removeprefix("+")}
     specs: list[SweepSpec] = []
     changes, mistakes = list(command.changes or ()), Mistakes()
     counts = [None for _ in command.specs] if trials is None else _trials(command.specs, trials)
@@ -123,21 +124,21 @@ def _require_data(spec: SweepSpec, command: Command) -> None:
 def _trials(specs: Sequence[SweepSpec], text: str) -> list[int]:
     """Return how many trials each sweep has in all."""
     if len(specs) == 1:
-        return [_number("--trials", text, int, specs[0].trials)]
-    number: int = _number("--trials", text, int, 0)
+        return [_number(text, specs[0].trials)]
+    number = _number(text, 0)
     if not text.strip().startswith("+"):
         raise SpecError([f"--trials: must be +N for a job of several sweeps, which shares N among them, got {text!r}."])
     return [spec.trials + more for spec, more in zip(specs, divided(number, len(specs)), strict=True)]
 
 
-def _number(option: str, text: str, kind: type[int] | type[float], base: float) -> Any:
+def _number(text: str, base: int) -> int:
     try:
-        value = kind(text.strip().removeprefix("+"))
+        value = int(text.strip().removeprefix("+"))
     except ValueError:
         value = -1
-    if not 0 < value < float("inf"):
-        raise SpecError([f"{option}: must be a number above 0, or + and a number to add, got {text!r}."])
-    return value + kind(base) if text.strip().startswith("+") else value
+    if value <= 0:
+        raise SpecError([f"--trials: must be a number above 0, or + and a number to add, got {text!r}."])
+    return value + base if text.strip().startswith("+") else value
 
 
 def _changes(before: SweepSpec, after: SweepSpec) -> dict[str, str]:
@@ -150,14 +151,8 @@ def _changes(before: SweepSpec, after: SweepSpec) -> dict[str, str]:
     >>> _changes(spec, spec.model_copy(update={"trials": 6}))
     {'trials': '4 -> 6'}
     """
-    said, found = before.to_tree(), dict[str, tuple[Any, Any]]()
-    for name, new in after.to_tree().items():
-        old = said[name]
-        if isinstance(old, dict) and isinstance(new, dict):
-            found |= {f"{name}.{key}": (old.get(key), new.get(key)) for key in {**old, **new}}
-        else:
-            found[name] = old, new
-    changes = {name: f"{_said(name, old)} -> {_said(name, new)}" for name, (old, new) in found.items() if old != new}
+    found = differences(before, after)
+    changes = {name: f"{_said(name, old)} -> {_said(name, new)}" for name, (old, new) in found.items()}
     mistakes = [
         f"{name}: must stay what the sweep was begun with, for its scores to be comparable, got a change ({name} "
         f"{change}). Begin another sweep with carsweep run."

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from carcls.config import TrialConfig
 from carcls.errors import TrackingError, TrialFailure
 from carcls.stages import StageStore, write_json
+from sweeps.results.environment import environment_here
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.results.models import find_evaluation
-from sweeps.results.result import RESULT, Registered, SweepResult, TestEvaluation, spent_dict
+from sweeps.results.result import RESULT, TEST_PREDICTIONS, Registered, SweepResult, TestEvaluation, spent_dict
 from sweeps.spec.sweep_file import read_file
 from sweeps.study.confirmation import Repeat, repeats_of
-from sweeps.text import plural
+from sweeps.text import percent, plural
 from sweeps.trial import TrialRecord, stage_use
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from sweeps.tracking.registry import TrialModel
     from sweeps.tracking.store import Tracking
 
-MODEL, LEADERBOARD, TEST, TEST_PREDICTIONS = "model", "leaderboard.json", "test.json", "test-predictions.npz"
+# What of a sweep's folder its run in MLflow has, too.
+SHOWN = ("leaderboard.json", "report.html", "curves.svg", "confusion.csv")
+MODEL, LEADERBOARD, TEST = "model", "leaderboard.json", "test.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,7 @@ class SweepSession:
             interrupted=engine.interrupted,
             spent=spent_dict(trials, self.spec.prices),
             **stage_use(trials),
+            environment=environment_here(),
         )
 
     def save(self, result: SweepResult) -> None:
@@ -174,6 +178,16 @@ def metrics_of(result: SweepResult) -> Mapping[str, float]:
     return found
 
 
+def outcome_of(result: SweepResult) -> str:
+    """Return what came of a sweep in one line; empty without a winner."""
+    row = next((row for row in result.board.rows if row.trial.number == result.winner), None)
+    if row is None:
+        return ""
+    tested = "" if result.test is None else f", {percent(result.tested())} on the test images"
+    where = f"; registered as {result.registered}" if result.registered else ""
+    return f"trial {row.trial.number} · {row.trial.name} wins with {row.accuracy_text} on validation{tested}{where}"
+
+
 def conclude(session: SweepSession, engine: EngineResult, mirror: Mirror) -> SweepResult:
     """Return the result and write it down; an interrupted sweep has no test evaluation and registers nothing yet.
 
@@ -192,9 +206,15 @@ def conclude(session: SweepSession, engine: EngineResult, mirror: Mirror) -> Swe
     elif result.winner is not None and not engine.interrupted:
         result = _publish(session, result, mirror)
     session.save(result)
-    shown, leaderboard = metrics_of(result), session.folder / LEADERBOARD
-    mirror.summarise(engine.records, best=result.winner, metrics=shown, leaderboard=leaderboard)
+    summarise(mirror, engine.records, result, session.folder)
     return result
+
+
+def summarise(mirror: Mirror, records: Sequence[TrialRecord], result: SweepResult, folder: Path) -> None:
+    """Write what came of a sweep to its run in MLflow, with the files that its folder has."""
+    files = [folder / name for name in SHOWN]
+    best, said = result.winner, outcome_of(result)
+    mirror.summarise(records, best=best, metrics=metrics_of(result), outcome=said, files=files)
 
 
 def _same_outcome(before: SweepResult, now: SweepResult, *, refit: bool) -> bool:

@@ -19,7 +19,9 @@ from carcls.catalog import FAMILIES
 from carcls.config import ARCHITECTURE_SETTINGS, NEIGHBOUR_SETTINGS
 from carcls.stages import write_json, write_text
 from sweeps.results.result import SweepResult
-from sweeps.run.check import check_sweeps
+from sweeps.run.check import Checked, check_sweeps
+from sweeps.run.notify import check_address, notifying
+from sweeps.run.reporting import leave_report
 from sweeps.run.session import conclude
 from sweeps.run.sweep import run_sweep
 from sweeps.spec.sweep_file import is_sweep, read_spec, require_kind, write_file
@@ -70,7 +72,7 @@ def run_sweeps(
 
     Everything that can be checked of all of them is checked before the first begins. Each sweep of a job may use an
     equal share of the hours, epochs and money that are left. Of a job ``OUT/NAME/comparison.json`` and ``.md``, or
-    ``reproduction.json`` and ``.md``, are written once all its sweeps are done.
+    ``reproduction.json`` and ``.md``, and a report of all are written once all its sweeps are done.
 
     Args:
         command: to be run.
@@ -84,18 +86,36 @@ def run_sweeps(
         InputError: something given cannot be used; no trial has started, unless it is MLflow's store that turns out
             to be unusable when it is opened.
     """
-    from sweeps.engine.session import RaySession
-    from sweeps.run.reproduction import evaluate_each
+    from sweeps.run.comparison import side_by_side
 
-    started, command = time.monotonic(), _prepared(command)
+    command = _prepared(command)
     with Waiting(tell, "checking data, machines, weights and MLflow …"):
         checked = check_sweeps(command)
     if command.is_job:
         specs = [each.spec for each in checked]  # with what its sweeps keep unsaid
         write_file(command.root / command.name, command.kind, command.tracking_uri, specs)
+    with notifying(command, tell) as ending:
+        outcome = _run_checked(checked, command, open_view, ending.results)
+        if command.is_job and outcome is not None and not outcome.interrupted:
+            sweeps = [result.sweep for result in ending.results]
+            leave_report(command.root, command.name, sweeps, tell, compared=side_by_side(command.root, sweeps))
+        ending.is_whole = outcome is not None and outcome.is_whole
+    return outcome
+
+
+def _run_checked(
+    checked: Sequence[Checked],
+    command: Command,
+    open_view: Callable[[SweepSpec], AbstractContextManager[Watcher]],
+    results: list[SweepResult],
+) -> SweepResult | Together | Reproduction | None:
+    """Run the sweeps that passed the checks, each of which adds its result; else as ``run_sweeps``."""
+    from sweeps.engine.session import RaySession
+    from sweeps.run.reproduction import evaluate_each
+
+    started = time.monotonic()
     tests: Tests = {}
     finish = partial(evaluate_each, tests) if command.kind == "reproduce" else conclude
-    results: list[SweepResult] = []
     # Ray ends when all else is done: winners registered, results written, MLflow's runs closed.
     with RaySession(command.address, checked[0].machine) as ray:
         for each in checked:
@@ -135,7 +155,7 @@ def _prepared(command: Command) -> Command:
     """Return the command as it is checked and written down: retrieval that has begun keeps where it began.
 
     Raises:
-        InputError: something else has its name.
+        InputError: something else has its name, or nobody can be notified.
     """
     require_kind(command.root / command.name, command.kind)
     specs = []
@@ -144,7 +164,7 @@ def _prepared(command: Command) -> Command:
             path = str(Path(spec.data.path).expanduser().absolute())
             spec = spec.model_copy(update={"data": spec.data.model_copy(update={"path": path})})
         specs.append(with_start(spec, command.root) if command.kind == "all" else spec)
-    return replace(command, specs=tuple(specs))
+    return replace(command, specs=tuple(specs), notify=check_address(command.notify))
 
 
 def with_share(spec: SweepSpec, spent_hours: float, before: Sequence[SweepResult], left: int) -> SweepSpec:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -137,7 +137,7 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
     if holder is not None:
         state: State = "running" if asked_to_stop(folder) is None else "stopping"
     else:
-        state = "finished" if result is not None and _has_all(result, history.records) else "unfinished"
+        state = "finished" if result is not None and result.has_all(history.records) else "unfinished"
     return SweepStatus(
         name=name,
         spec=spec,
@@ -148,13 +148,6 @@ def sweep_status(out: Path, name: str) -> SweepStatus:
         edits=history.edits,
         changed=datetime.fromtimestamp(_last_change(folder)).astimezone().isoformat(timespec="seconds"),
     )
-
-
-def _has_all(result: SweepResult, records: Sequence[TrialRecord]) -> bool:
-    """Tell whether a sweep left all its trials ended, and has none that it did not know of."""
-    then = {trial.number: trial.status for trial in result.trials}
-    same = all(then.get(record.number) == record.status for record in records if record.derived_from is None)
-    return same and "running" not in then.values() and not result.interrupted
 
 
 def sweeps_in(out: Path, name: str | None = None) -> list[str]:

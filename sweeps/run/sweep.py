@@ -21,6 +21,7 @@ from sweeps.results.result import RESULT, SweepResult, find_result, used_up_note
 from sweeps.run.check import Checked, fit_to_images
 from sweeps.run.cleaning import DiskKeeper
 from sweeps.run.data import prepare_data
+from sweeps.run.reporting import leave_report
 from sweeps.run.session import SweepSession, conclude, repeats_wanted
 from sweeps.spec.sweep_file import forget, has_begun, write_file
 from sweeps.waits import Waiting
@@ -71,6 +72,8 @@ def run_sweep(
                     mirror.bring_in_line(engine.records)
                 _tell_what_is_left(session, engine)
                 result = finish(session, engine, mirror)
+                if not result.interrupted:
+                    leave_report(command.root, str(spec.name), [str(spec.name)], tell)
                 damage.check()
                 keeper.check(last=True)
                 if engine.stopped:

@@ -12,15 +12,17 @@ from carcls.data.dataset import Dataset
 from carcls.errors import InputError
 from sweeps.lock import locked
 from sweeps.results.result import read_result
-from sweeps.run.session import LEADERBOARD, metrics_of
+from sweeps.run.session import summarise
+from sweeps.run.status import sweeps_in
 from sweeps.spec.sweep_file import has_begun, read_file
 from sweeps.study.records import read_history
 from sweeps.tracking.compat import remove_files
 from sweeps.tracking.mirror import mirror_of
+from sweeps.tracking.names import of_sweep
 from sweeps.tracking.registry import TrialModel, held_versions
 from sweeps.tracking.runs import runs_of
-from sweeps.tracking.store import Tracking, check_tracking, explained
-from sweeps.tracking.updates import model_name, of_sweep
+from sweeps.tracking.store import SERVER_SECONDS, Tracking, check_tracking, explained, model_name, patience
+from sweeps.tracking.views import PAGES, show, view_of
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
@@ -70,7 +72,7 @@ def repair(folder: Path, tracking_uri: str | None, notify: Callable[[str], None]
         mirror = mirror_of(spec, folder, tracking, Dataset.load(folder / "dataset.json").summary, notify)
         mirror.bring_in_line(records, winner=best)
         if result is not None:
-            mirror.summarise(records, best=best, metrics=metrics_of(result), leaderboard=folder / LEADERBOARD)
+            summarise(mirror, records, result, folder)
         whole = result is not None and not result.interrupted
         written = mirror.close(("complete" if best is not None else "failed") if whole else "interrupted")
         was_registered, found = result is not None and result.registered is not None, None
@@ -85,6 +87,38 @@ def repair(folder: Path, tracking_uri: str | None, notify: Callable[[str], None]
         version=str(found) if found else "",
         lost=found is None and was_registered,
     )
+
+
+def page_of(out: Path, name: str, tracking_uri: str | None) -> str:
+    """Return the address of the leaderboard of a sweep or a job on MLflow's pages, behind the server's own.
+
+    Where these pages read saved views, the view is saved, so that sweeps of older versions have one, too.
+
+    Args:
+        out: folder of all sweeps.
+        name: of the sweep or the job.
+        tracking_uri: where MLflow has the runs; None is the database in ``out``.
+
+    Returns:
+        Nothing where MLflow has no runs of the sweep's family.
+
+    Raises:
+        InputError: there is nothing called ``name``.
+        TrackingError: MLflow cannot be asked.
+    """
+    files = [read_file(out / sweep) for sweep in sweeps_in(out, name)]
+    specs = {file.id: file.read_specs()[0] for file in files if file.id}
+    tracking = check_tracking(tracking_uri, out)
+    with explained(tracking), patience(SERVER_SECONDS, 0):
+        client = tracking.client()
+        found = (client.get_experiment_by_name(model_name(family)) for family in {s.family: 0 for s in specs.values()})
+        experiments = [str(experiment.experiment_id) for experiment in found if experiment is not None]
+        if not experiments:
+            return ""
+        view, saved = view_of(specs, name), tracking.version().startswith(PAGES)
+        if saved:
+            show(client, experiments[0], view)
+    return view.address(experiments, saved=saved)
 
 
 @dataclass(slots=True)

@@ -14,9 +14,10 @@ FACE = {
     "fields": ("AUTO", "EarlyStopping", "Prices", "survival", "usable_as_folder"),
     "loading": ("cut_neighbours", "edit_spec", "load_spec", "packaged_specs", "with_neighbours_of"),
     "mistakes": ("Mistakes",),
-    "objectives": ("ACCURACY_ALONE", "Goals", "Quantity", "find_quantity"),
+    "objectives": ("ACCURACY_ALONE", "QUANTITIES", "Goals", "Quantity", "find_quantity"),
     "samplers": ("SAMPLERS",),
     "space": ("Choice", "Domain", "Range", "fits", "parameters_of"),
+    "settings": ("Setting", "differences", "domain_text", "settings", "settings_about"),
     "spec": ("SweepSpec",),
     "sweep_file": (
         "Kind",
@@ -33,5 +34,6 @@ FACE = {
         "write_file",
     ),
     "values": ("TRIAL_SETTINGS",),
+    "yaml_text": ("write_value",),
 }
 """What other rooms may import, by module."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from carcls.catalog import find_family
 from carcls.config import NEIGHBOUR_SETTINGS, Part, settings_of
@@ -110,4 +110,8 @@ def find_experiment(name: str) -> DocumentedExperiment:
 
 
 # The name of one, as a spec has it.
-Experiment = Annotated[str, AfterValidator(lambda name: find_experiment(name).name)]
+Experiment = Annotated[
+    str,
+    AfterValidator(lambda name: find_experiment(name).name),
+    Field(json_schema_extra={"enum": [experiment.name for experiment in EXPERIMENTS]}),
+]

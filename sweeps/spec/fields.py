@@ -22,6 +22,7 @@ _FOLDER = re.compile(r"[A-Za-z0-9][-A-Za-z0-9_.]{0,99}")
 _CONFIRM = re.compile(r"([1-9][0-9]?)x([1-9][0-9]?)")
 _PRICE = re.compile(r"([$€£]?)\s*(\d+(?:\.\d*)?|\.\d+)\s*/\s*(gpu-hour|cpu-hour|hour)")
 _HIGHEST_PRICE = 1e9
+_HOURS = re.compile(r"(?:([0-9.]+)\s*h)?\s*(?:([0-9.]+)\s*m(?:in)?)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +103,23 @@ def parse_price(text: str) -> Prices:
     return Prices(**amounts, currency=(*currencies, "$")[0])
 
 
+def parse_hours(text: str) -> float:
+    """Return the hours of a duration: a number of them, or such as ``90m`` or ``1h30m``.
+
+    Raises:
+        ValueError: it is none.
+
+    >>> [parse_hours(text) for text in ("1.5", "2h", "90m", "1h30m", "30 min")]
+    [1.5, 2.0, 1.5, 1.5, 0.5]
+    """
+    found = _HOURS.fullmatch(text.strip())
+    parts = (found[1] or 0, found[2] or 0) if found and found[0] else (text, 0)
+    try:
+        return float(parts[0]) + float(parts[1]) / 60
+    except ValueError:
+        raise ValueError(f"hours must be a number of hours such as 1.5, or 90m or 1h30m, got {shown(text)}.") from None
+
+
 def usable_as_folder(name: str) -> str:
     """Return a name that a folder of runs may have, as it is.
 
@@ -142,13 +160,18 @@ def _readable(parse: Callable[[str], Any]) -> AfterValidator:
 
 
 FolderName = Annotated[str, AfterValidator(usable_as_folder)]
+Hours = Annotated[
+    Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)],
+    BeforeValidator(lambda said: parse_hours(said) if isinstance(said, str) else said),
+    Field(examples=["1.5", "90m", "1h30m"]),
+]
 GpuShare = Annotated[float, Field(strict=True, ge=0, le=1e4, allow_inf_nan=False), AfterValidator(_fills_gpus)]
 AUTO = "auto"
 """Is said for what the machine decides, which a spec keeps as None."""
 GpuShareOrAuto = Annotated[GpuShare | None, BeforeValidator(lambda said: None if said == AUTO else said)]
-Confirmation = Annotated[str, _readable(parse_confirm)]
-Price = Annotated[str, _readable(parse_price)]
-Size = Annotated[str, _readable(lambda text: parse_size("disk", text))]
+Confirmation = Annotated[str, _readable(parse_confirm), Field(examples=["3x3"])]
+Price = Annotated[str, _readable(parse_price), Field(examples=["2.5/gpu-hour", "0.05/cpu-hour", "3/hour"])]
+Size = Annotated[str, _readable(lambda text: parse_size("disk", text)), Field(examples=["20GB"])]
 
 
 class EarlyStopping(BaseModel):

@@ -21,7 +21,7 @@ from carcls.config import NEIGHBOUR_SETTINGS, TrialConfig
 from carcls.errors import SpecError, nearest, shown
 from sweeps.spec.mistakes import Mistakes, nearest_setting
 from sweeps.spec.space import Choice
-from sweeps.spec.spec import SECTIONS, SWEEP_SETTINGS, SweepSpec, Tree
+from sweeps.spec.spec import COMPLETE, SECTIONS, SWEEP_SETTINGS, SweepSpec, Tree
 from sweeps.spec.values import TRIAL_SETTINGS
 from sweeps.spec.yaml_text import is_plain_text, read_packaged, read_tree, read_value
 
@@ -48,7 +48,7 @@ def load_spec(
 
     Args:
         family: which family of trials.
-        spec_file: a user's YAML; may be partial.
+        spec_file: a user's YAML; may be partial, or say ``complete: true``: then nothing packaged is laid under it.
         sets: ``KEY=VALUE`` texts; see carcls.config.TrialConfig for the keys that need no path.
         overrides: spec fields or settings of trials by name (``trials``, ``data``, ``weights``, …); None says nothing.
         demo: start from the demo preset whatever else is given.
@@ -65,7 +65,11 @@ def load_spec(
     words = _layers_of_words(sets, overrides or {}, mistakes)
     own_data = any(isinstance(layer.get("data"), Mapping) and layer["data"].get("path") for layer in words)
     small = demo or not (spec_file or own_data)
-    return _lay_over(_packaged(family), [*([_packaged(f"demo-{family}")] if small else []), said, *words], mistakes)
+    complete = said.pop(COMPLETE, False)
+    if not isinstance(complete, bool):
+        mistakes.note(f"{COMPLETE}: must be true or false, got {shown(complete)}.")
+    base = {**said, "family": family} if complete else _packaged(family)
+    return _lay_over(base, [*([_packaged(f"demo-{family}")] if small else []), said, *words], mistakes)
 
 
 def edit_spec(spec: SweepSpec, sets: Sequence[str], overrides: Mapping[str, Any]) -> SweepSpec:
@@ -190,7 +194,8 @@ def _merge(tree: Tree, layer: Tree, mistakes: Mistakes) -> Tree:
     for section in SECTIONS:
         merged[section] = _merge_section(section, tree.get(section), layer.get(section))
     fixed, search, config = (_names_in(layer.get(section)) for section in ("fixed", "search", "config"))
-    for name in sorted(fixed & search):
+    both = _names_in(tree.get("fixed")) & _names_in(tree.get("search"))  # fixed in the documented experiments only
+    for name in sorted((fixed & search) - both):
         mistakes.note(f"search.{name}: must not be fixed and searched at once; leave one of the two out.")
     for name in sorted((config & _names_in(merged["fixed"])) - fixed - search):
         mistakes.note(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from carcls.errors import InputError, SpecError, nearest, shown
-from sweeps.spec.values import TRIAL_SETTINGS, PartError
+from sweeps.spec.values import TRIAL_SETTINGS, PartError, value_of
+from sweeps.spec.yaml_text import read_value, write_value
 
 # So many mistakes are reported at once; nobody mends more of them before the next try.
 MOST_MISTAKES = 20
@@ -98,7 +101,7 @@ def sentences(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
         if isinstance(cause, PartError):
             yield from cause.mistakes
         elif detail["type"] == "value_error":
-            yield _own_words(str(cause), path, location)
+            yield _own_words(str(cause), path, location) + _several_meant(location, detail["input"])
         elif detail["type"] == "extra_forbidden":
             yield f"{path}: {_unknown(location, model)}"
         else:
@@ -156,7 +159,33 @@ def _sentence(detail: Mapping[str, Any], location: Sequence[Any]) -> str:
         remedy = _MEANT.get(name, "")
     elif rule == "a list" and isinstance(value, str):
         remedy = f" Put it in brackets: [{shown(value)}]."
-    elif name in TRIAL_SETTINGS and isinstance(value, list | dict):
-        remedy = f" To search over several values say search.{name}."
+    remedy = _several_meant(location, value) or remedy
     rule = rule.format(**{**limits, "expected": expected}) + _HOLDS.get(name, "")
     return f"must be {rule}, got {shown(value)}.{remedy}"
+
+
+def _several_meant(location: Sequence[Any], value: Any) -> str:
+    """Say how values are searched that were given for one setting: as a list, with commas, or as a range; or nothing.
+
+    >>> _several_meant(("fixed", "head_lr"), "1e-3,1e-2"), _several_meant(("fixed", "crop"), "nne")
+    (" To search these values say 'search.head_lr=[1e-3, 1e-2]'.", '')
+    """
+    *section, name = location
+    if section not in (["fixed"], ["config"]) or name not in TRIAL_SETTINGS or not isinstance(value, str | list | dict):
+        return ""
+    if isinstance(value, dict):
+        return f" To search it say 'search.{name}={write_value(value)}'." if "low" in value else ""
+    is_range = isinstance(value, str) and ".." in value
+    parts = re.split(r"\.\.+" if is_range else ",", value) if isinstance(value, str) else map(write_value, value)
+    texts = [text.strip() for text in parts]
+    if len(texts) < 2 or not all(_is_value(name, text) for text in texts):
+        return ""
+    said = f"{{low: {texts[0]}, high: {texts[-1]}}}" if is_range else f"[{', '.join(texts)}]"
+    return f" To search these values say 'search.{name}={said}'."
+
+
+def _is_value(name: str, text: str) -> bool:
+    with suppress(ValueError):  # pydantic's own is one
+        TypeAdapter(value_of(name)).validate_python(read_value(text))
+        return True
+    return False

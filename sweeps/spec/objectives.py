@@ -11,7 +11,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from carcls.catalog import find_family
 from carcls.errors import nearest, shown
@@ -37,6 +39,7 @@ class Quantity:
 
     Attributes:
         name: what an objective says; ``metric`` is understood as well.
+        about: what it is, in a sentence for help.
         metric: where the trial's metrics have it.
         direction: in which it is better.
         unit: of its values; a share is in [0, 1].
@@ -44,6 +47,7 @@ class Quantity:
     """
 
     name: str
+    about: str
     metric: str
     direction: Literal["maximize", "minimize"]
     unit: Unit
@@ -69,14 +73,19 @@ class Quantity:
 
 
 QUANTITIES = (
-    Quantity("accuracy", "val_accuracy", "maximize", "share"),
-    Quantity("f1", "val_f1", "maximize", "share"),
-    Quantity("top5", "val_top5", "maximize", "share", of_neighbours=False),
-    Quantity("loss", "val_loss", "minimize", "nats", of_neighbours=False),
-    Quantity("predict_time", "predict_ms", "minimize", "milliseconds"),
-    Quantity("parameters", "parameters", "minimize", "count"),
+    Quantity("accuracy", "share of the validation images that are told right", "val_accuracy", "maximize", "share"),
+    Quantity("f1", "F1 on the validation images, each class weighted by its images", "val_f1", "maximize", "share"),
+    Quantity(
+        "top5", "share of them whose class is among the first five answers", "val_top5", "maximize", "share", False
+    ),
+    Quantity("loss", "mean loss on the validation images", "val_loss", "minimize", "nats", False),
+    Quantity("predict_time", "time of one answer, from decoded pixels", "predict_ms", "minimize", "milliseconds"),
+    Quantity("parameters", "parameters of the network that answers", "parameters", "minimize", "count"),
 )
 ACCURACY = QUANTITIES[0]
+# One, and a limit of one, as a spec has them.
+ObjectiveName = Annotated[str, Field(json_schema_extra={"enum": [quantity.name for quantity in QUANTITIES]})]
+Limit = Annotated[str, Field(examples=["predict_ms <= 5", "parameters <= 10M", "accuracy >= 70%"])]
 
 
 def find_quantity(name: str, family: str | None = None) -> Quantity:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from carcls.errors import nearest, shown
 
@@ -45,4 +45,4 @@ def _known(name: str) -> str:
 
 
 # The name of one, as a spec has it.
-SamplerName = Annotated[str, AfterValidator(_known)]
+SamplerName = Annotated[str, AfterValidator(_known), Field(json_schema_extra={"enum": [*SAMPLERS]})]

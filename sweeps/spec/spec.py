@@ -24,6 +24,7 @@ from sweeps.spec.fields import (
     Extent,
     FolderName,
     GpuShareOrAuto,
+    Hours,
     Price,
     Prices,
     Size,
@@ -31,7 +32,7 @@ from sweeps.spec.fields import (
     parse_price,
 )
 from sweeps.spec.mistakes import sentences, shortened
-from sweeps.spec.objectives import ACCURACY, Goals, parse_constraint, parse_objectives
+from sweeps.spec.objectives import ACCURACY, Goals, Limit, ObjectiveName, parse_constraint, parse_objectives
 from sweeps.spec.samplers import SAMPLERS, SamplerName
 from sweeps.spec.space import Choice, Search, parameters_of
 from sweeps.spec.values import PartError, Settings
@@ -41,45 +42,49 @@ from sweeps.spec.yaml_text import write_tree
 Tree = dict[str, Any]
 # The parts that are mappings themselves.
 SECTIONS = ("data", "config", "fixed", "search", "early_stopping")
-
-
+# In YAML: whether it is all that the sweep has, with nothing of the packaged spec under it.
+COMPLETE = "complete"
 # So many trials are drawn to see which settings some of them lack.
 _DRAWS = 200
 
 
 class SweepSpec(BaseModel):
-    """Everything that says what a sweep does.
+    """Everything that says what a sweep does; ``digest`` says what of it determines the trials.
+
+    What is said of a setting here is what ``carsweep explain`` tells of it.
 
     Attributes:
         family: which family of trials.
-        name: of the sweep and its folder; None lets the sweep choose one.
-        trials: how many, documented experiments included.
+        name: of the sweep and its folder; None is the family and the time.
+        trials: how many are run, documented experiments included.
         hours: no new trial starts after this long; None is no limit.
         seed: of the search and of every trial.
         concurrency: trials at a time; None lets the machine decide.
-        cpus_per_trial, gpus_per_trial: a trial's share; None, said as ``auto`` of GPUs, lets the machine decide.
-            A GPU is shared by 1/n.
+        cpus_per_trial: CPU cores for each trial; None lets the machine decide.
+        gpus_per_trial: GPUs for each trial: 0, 1 or 1/n so that trials fill a GPU, or 2, 3, … to train each trial on
+            several; None, said as ``auto``, lets the machine decide.
         data: which images.
         config: base settings of every trial.
         fixed: settings of every trial, whatever an experiment or the search says.
         experiments: documented experiments, the first trials.
         starts: settings of trials that come next, before the searched ones; they may lie outside of the search space.
-        search: domains by setting. A setting that is fixed as well is fixed in the documented experiments only.
-        sampler: what draws the searched trials; ``samplers`` has the names.
+        search: settings that are searched, each with its domain. A setting that is fixed as well is fixed in the
+            documented experiments only.
+        sampler: what draws the searched trials.
         early_stopping: of searched trials.
         confirm: ``NxM``: after the search the N best trials are run again with M fresh seeds each, and the winner is
-            chosen by their means; None chooses it by the search. No part of the digest.
-        refit: whether the winner is trained once more, on training and validation images. No part of the digest.
+            chosen by their means; None chooses it by the search.
+        refit: whether the winner is trained once more, on training and validation images.
         near: a drawn trial takes over the result of one that differs from it in ranges of numbers only, in each by at
-            most this share of the range (on its own scale); 0 takes over from equal trials only. Not in the digest.
+            most this share of the range (on its own scale); 0 takes over from equal trials only.
         epochs_budget: no trial starts once all trials together have trained so many epochs, over the sweep's whole
-            life; what comes from the store is free. None is no limit. Like the next three no part of the digest.
-        price: what an hour costs, such as ``2.5/gpu-hour``; see ``sweeps.spec.fields.parse_price``.
+            life; what comes from the store is free. None is no limit.
+        price: what an hour costs, of a GPU, of a CPU core or of the whole sweep; several are joined by ``+``.
         max_cost: no trial starts that would, by the forecast, bring the sweep's cost above it.
         disk: room for the stages of all sweeps in the folder of runs, such as ``20GB``; checked as trials end.
-        objectives: what trials are optimized for; the first decides the winner. Names are in
-            ``objectives``. With others than accuracy alone nothing is stopped early. They belong to the digest.
-        constraints: limits that a trial must keep to win, such as ``predict_ms <= 5``. They belong to the digest.
+        objectives: what trials are optimized for; the first decides the winner. With others than accuracy alone
+            nothing is stopped early.
+        constraints: limits that a trial must keep to win, such as ``predict_ms <= 5``.
         note: what differs from the documented scale, in words.
 
     Raises:
@@ -92,7 +97,7 @@ class SweepSpec(BaseModel):
     family: TrialFamily
     name: FolderName | None = None
     trials: Annotated[int, Field(strict=True, ge=1, le=10_000)] = 20
-    hours: Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)] | None = None
+    hours: Hours | None = None
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**31)] = 0
     concurrency: Annotated[int, Field(strict=True, ge=1, le=100_000)] | None = None
     cpus_per_trial: Annotated[float, Field(strict=True, gt=0, le=1e4, allow_inf_nan=False)] | None = None
@@ -112,8 +117,8 @@ class SweepSpec(BaseModel):
     price: Price | None = None
     max_cost: Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)] | None = None
     disk: Size | None = None
-    objectives: tuple[str, ...] = (ACCURACY.name,)
-    constraints: tuple[str, ...] = ()
+    objectives: tuple[ObjectiveName, ...] = (ACCURACY.name,)
+    constraints: tuple[Limit, ...] = ()
     note: str | None = None
 
     @field_validator("max_cost")
@@ -271,8 +276,8 @@ class SweepSpec(BaseModel):
         return self.model_dump(mode="json")
 
     def to_yaml(self) -> str:
-        """Return the whole spec as YAML, which ``read_tree`` and ``from_tree`` read back to an equal spec."""
-        return write_tree(self.to_tree())
+        """Return the whole spec as YAML, which ``--spec``, or ``read_tree`` and ``from_tree``, read to an equal one."""
+        return write_tree({COMPLETE: True, **self.to_tree()})
 
     @classmethod
     def from_tree(cls, tree: Tree) -> SweepSpec:
@@ -282,7 +287,8 @@ class SweepSpec(BaseModel):
             SpecError: all mistakes together, each beginning with its path.
         """
         optional = (*SECTIONS, "experiments", "starts")
-        said = {name: value for name, value in tree.items() if value is not None or name not in optional}
+        told = (item for item in tree.items() if item[0] != COMPLETE)
+        said = {name: value for name, value in told if value is not None or name not in optional}
         try:
             return cls.model_validate(said)
         except ValidationError as error:

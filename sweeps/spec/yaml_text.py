@@ -145,6 +145,19 @@ def read_value(text: str) -> Any:
         ) from None
 
 
+def write_value(value: Any) -> str:
+    """Return one value as YAML on one line, which ``read_value`` reads back.
+
+    >>> write_value({"low": 1e-4, "log": True}), write_value("2:1"), write_value(None)
+    ('{low: 0.0001, log: true}', "'2:1'", 'null')
+    """
+    value = [*value] if isinstance(value, tuple) else value
+    text: str = yaml.dump(
+        value, Dumper=_Dumper, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6
+    )
+    return text.strip().removesuffix("...").strip()
+
+
 def write_tree(tree: Mapping[str, Any]) -> str:
     """Return ``tree`` as YAML that ``read_tree`` reads back to the same values."""
     text: str = yaml.dump(dict(tree), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)

@@ -183,6 +183,11 @@ class Study:
         if self.record(number).config.get("processes", 1) != processes:
             self._history.note(number, processes=processes)
 
+    def note_worker(self, number: int, worker: str) -> None:
+        """Write down which process runs a trial from now on, as ``TrialRecord`` has it, where it was another one."""
+        if self._history.notes(number).get("worker", "") != worker:
+            self._history.note(number, worker=worker)
+
     def report(self, number: int, measurement: Measurement) -> bool:
         """Note a measurement; return True when the trial should stop now.
 

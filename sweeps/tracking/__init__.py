@@ -6,7 +6,8 @@ FACE = {
     "promotion": ("Promotion", "promote"),
     "registry": ("TrialModel", "held_versions"),
     "runs": ("runs_of",),
-    "store": ("Tracking", "check_tracking", "explained"),
-    "updates": ("model_name", "of_sweep"),
+    "store": ("SERVER_SECONDS", "Tracking", "check_tracking", "explained", "model_name", "patience"),
+    "names": ("of_sweep",),
+    "views": ("PAGES", "show", "view_of"),
 }
 """What other rooms may import, by module."""

@@ -22,8 +22,8 @@ from mlflow.models import Model, ModelSignature
 from carcls.errors import CarsweepError, InputError
 from carcls.evaluation.predictions import StoredPredictions, read_predictions
 from carcls.evaluation.significance import LEVEL, PairedComparison, compare_hits
+from sweeps.tracking.names import PREDICTIONS, TEST_IMAGES
 from sweeps.tracking.store import Tracking, one_line
-from sweeps.tracking.updates import PREDICTIONS, TEST_IMAGES
 
 PROBE_SECONDS = 300
 _ANEW = "Run its sweep again under another --name; nothing is trained twice."

@@ -9,20 +9,24 @@ database in one transaction.
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from carcls.errors import TrackingError
 from sweeps.spec.sweep_file import read_file, text_with_id
+from sweeps.tracking.names import NOTE, STATE
+from sweeps.tracking.provenance import PACKAGES, code_tags, dataset_input, packages
 from sweeps.tracking.runs import SweepRuns
 from sweeps.tracking.store import Tracking, explained, one_line
-from sweeps.tracking.updates import INTERRUPTED, STATE, STATUS, Update
+from sweeps.tracking.updates import INTERRUPTED, STATUS, Update, Ways
+from sweeps.tracking.views import SavedView, view_of
+from sweeps.tracking.words import sweep_text
 from sweeps.trial import TrialRecord
 
 if TYPE_CHECKING:
@@ -50,11 +54,22 @@ def mirror_of(
     known, name = read_file(folder).id, str(spec.name)
     sweep = Update(
         name,
-        tags={"carsweep.family": spec.family} | ({"mlflow.note.content": spec.note} if spec.note else {}),
+        tags={"carsweep.family": spec.family, NOTE: sweep_text(spec, data, folder)},
         params={"data": data.name, "data_digest": data.digest, "seed": spec.seed, "spec_digest": spec.digest},
         files={"spec.yaml": text_with_id(spec, known)},
     )
-    return Mirror(SweepRuns(tracking, family=spec.family, sweep_id=known, name=name), sweep, warn)
+    ways = Ways(spec.trial_config({}).model_dump(), tuple(spec.search))
+    runs = SweepRuns(tracking, family=spec.family, sweep_id=known, name=name, ways=ways)
+    return Mirror(runs, sweep, warn, Surroundings(view_of({known: spec}, name), data, spec.data.path))
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is said of a sweep once, beside its own run: how its page opens, and its images in the folder ``path``."""
+
+    view: SavedView
+    data: DataSummary
+    path: str | None
 
 
 class Mirror:
@@ -73,10 +88,15 @@ class Mirror:
         runs: of the sweep.
         sweep: what the parent run says at first; its files are written once.
         warn: gets one line, for an outage, a refusal and a missing end once each; may be called from another thread.
+        around: what else is said once.
     """
 
-    def __init__(self, runs: SweepRuns, sweep: Update, warn: Callable[[str], None]) -> None:
-        self._runs, self._warn, self._files = runs, warn, sweep.files
+    def __init__(
+        self, runs: SweepRuns, sweep: Update, warn: Callable[[str], None], around: Surroundings | None = None
+    ) -> None:
+        self._runs, self._warn, self._files, self._around = runs, warn, sweep.files, around
+        self._shown: Sequence[Path] = ()
+        self._note = sweep.tags.get(NOTE, "")
         self._sweep = replace(sweep, tags={**sweep.tags, STATE: "running"}, files={}, status="RUNNING")
         self._thread = threading.Thread(target=self._work, name="carsweep-mlflow", daemon=True)
         self._opened: Future[None] = Future()
@@ -99,9 +119,13 @@ class Mirror:
         """
         self._wake()
         self._opened.result()
-        for record in records:
+        every, derived = list(records), defaultdict[int, list[TrialRecord]](list)
+        for record in every:
+            if record.derived_from is not None:
+                derived[record.derived_from].append(record)
+        for record in every:
             if record.derived_from is None or record.number == winner:
-                self._post(record.number, partial(self._runs.mirror, record))
+                self._post(record.number, partial(self._runs.mirror, record, derived=derived[record.number]))
 
     def summarise(
         self,
@@ -109,7 +133,8 @@ class Mirror:
         *,
         best: int | None,
         metrics: Mapping[str, float] | None = None,
-        leaderboard: Path | None = None,
+        outcome: str = "",
+        files: Sequence[Path] = (),
     ) -> None:
         """Write the sweep's result to its parent run.
 
@@ -117,7 +142,8 @@ class Mirror:
             records: all trials.
             best: number of the best trial by validation accuracy.
             metrics: more numbers to show, such as the winner's ``test_accuracy``.
-            leaderboard: a text file that is kept as an artifact, if it is there.
+            outcome: what came of it, in words.
+            files: of text, that are kept as artifacts, where they are there when the mirror is closed.
         """
         searched = (record for record in records if record.derived_from is None and record.confirms is None)
         counts: Counter[str] = Counter(record.status for record in searched)
@@ -128,12 +154,12 @@ class Mirror:
         tags = {**self._sweep.tags, "carsweep.best_trial": "" if best is None else str(best)}
         if best is not None and (run := self._runs.trial(best)) is not None:
             tags["carsweep.best_run_id"] = run.run_id
-        files = {}
-        if leaderboard is not None and leaderboard.is_file():
-            files[leaderboard.name] = leaderboard.read_text(encoding="utf-8")
+        if outcome:
+            tags[NOTE] = f"**{outcome}**\n\n{self._note}"
+        self._shown = files
         # The step counts finished trials, so that a sweep that was extended shows both results.
         points = ((sum(counts[status] for status in STATUS), {**shown, **(metrics or {})}),)
-        self._sweep = replace(self._sweep, tags=tags, points=points, files=files)
+        self._sweep = replace(self._sweep, tags=tags, points=points)
         self._post(None, partial(self._runs.write, None, self._sweep))
 
     def flush(self, seconds: float = 30.0, tries: int = 1) -> bool:
@@ -207,7 +233,7 @@ class Mirror:
             try:
                 with explained(self._runs.tracking):
                     self._runs.read()
-                    self._runs.write(None, replace(self._sweep, files=self._files))
+                    self._write_beginning()
                 self._opened.set_result(None)
                 break
             except TrackingError as error:
@@ -216,6 +242,13 @@ class Mirror:
         with self._changed:
             self._failures += 0 if self._is_open else _TRIES
             self._changed.notify_all()
+
+    def _write_beginning(self) -> None:
+        tags, files = {**self._sweep.tags, **code_tags()}, {**self._files, PACKAGES: packages()}
+        self._runs.write(None, replace(self._sweep, tags=tags, files=files))
+        if self._around is not None:
+            self._runs.log_data(dataset_input(self._around.data, self._around.path))
+            self._runs.describe(self._around.view)
 
     def _next_batch(self, *, answers: bool) -> list[_Write]:
         """Wait for updates, and longer after a failure; return nothing when the mirror is closed."""
@@ -264,7 +297,10 @@ class Mirror:
         if self._failures:
             self._runs.read()  # closes runs that MLflow made twice, perhaps after it was asked again
         self._runs.close_open(INTERRUPTED)  # of trials that this process ran, or an earlier one that was killed
-        self._runs.write(None, self._sweep)
+        texts = {file.name: file.read_text(encoding="utf-8") for file in self._shown if file.is_file()}
+        self._runs.write(None, replace(self._sweep, files=texts))
+        if self._around is not None:
+            self._runs.describe(self._around.view)
 
     def _warn_once(self, kind: str, message: str) -> None:
         if kind not in self._warned:

@@ -26,9 +26,9 @@ from carcls.catalog import FAMILIES
 from carcls.errors import mask_secrets
 from sweeps.results.result import Registered
 from sweeps.tracking.compat import remove_files
+from sweeps.tracking.names import CHALLENGER, PREDICTIONS, SWEEP_ID, TRIAL, of_sweep
 from sweeps.tracking.runs import KnownRun, SweepRuns
-from sweeps.tracking.store import Tracking, explained, patience
-from sweeps.tracking.updates import CHALLENGER, PREDICTIONS, SWEEP_ID, TRIAL, model_name, of_sweep
+from sweeps.tracking.store import Tracking, explained, model_name, patience
 
 # What carcls needs to serve a model; MLflow's own inference would load the model in another process to find out.
 _NEEDED = ("mlflow", "torch", "torchvision", "timm", "safetensors", "numpy", "pandas", "pillow", "pydantic", "filelock")

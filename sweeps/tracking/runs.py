@@ -11,25 +11,16 @@ from typing import TYPE_CHECKING
 
 from carcls.errors import TrackingError, mask_secrets
 from sweeps.tracking.compat import one_transaction
+from sweeps.tracking.names import REASON, ROLE, STATE, SWEEP_ID, TRIAL, WRITTEN, of_sweep
 from sweeps.tracking.store import Tracking
-from sweeps.tracking.updates import (
-    REASON,
-    ROLE,
-    STATE,
-    SWEEP_ID,
-    TRIAL,
-    WRITTEN,
-    Update,
-    of_sweep,
-    points_of,
-    to_mlflow,
-    update_of,
-)
+from sweeps.tracking.updates import Update, Ways, points_of, to_mlflow, update_of
+from sweeps.tracking.views import SavedView, show
+from sweeps.tracking.words import SweepLine, experiment_text
 from sweeps.trial import TrialRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import DatasetInput, Run
 
 # MLflow takes at most 1,000 metrics, parameters and tags in one request.
 _METRICS_A_BATCH = 700
@@ -37,6 +28,9 @@ _METRICS_A_BATCH = 700
 _Key = tuple[str, int]
 _SWEEP: _Key = ("sweep", -1)
 _SURPLUS = "surplus"
+# So many sweeps of a family the page of its experiment lists.
+_LISTED = 50
+ALL_WAYS = Ways()
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +38,7 @@ class KnownRun:
     """A run that MLflow has.
 
     Attributes:
-        run_id, status: MLflow's.
+        run_id, name, status: MLflow's.
         start: in milliseconds since 1970.
         has_params: whether it has parameters, which cannot be changed.
         mark: of the ``Update`` that it was last brought in line with, as a whole.
@@ -52,6 +46,7 @@ class KnownRun:
     """
 
     run_id: str
+    name: str
     status: str
     start: int
     has_params: bool
@@ -68,10 +63,12 @@ class SweepRuns:
         tracking: where the runs are.
         family, sweep_id: the sweep; ``sweep_id`` must not hold quotes.
         name: of the parent run.
+        ways: by what its trials differ.
     """
 
-    def __init__(self, tracking: Tracking, *, family: str, sweep_id: str, name: str) -> None:
+    def __init__(self, tracking: Tracking, *, family: str, sweep_id: str, name: str, ways: Ways = ALL_WAYS) -> None:
         assert not set("'\"`") & set(sweep_id), sweep_id
+        self._ways = ways
         self.tracking, self._family, self._sweep_id, self._name = tracking, family, sweep_id, name
         self._experiment = ""
         self._known: dict[_Key, KnownRun] = {}
@@ -98,12 +95,14 @@ class SweepRuns:
         if _SWEEP not in self._known:
             self._make(_SWEEP, Update(self._name))
 
-    def mirror(self, record: TrialRecord, *, runs_now: bool = False) -> None:
+    def mirror(self, record: TrialRecord, *, runs_now: bool = False, derived: Sequence[TrialRecord] = ()) -> None:
         """Bring a trial's run in line with its record, as ``update_of`` says; saying it twice changes nothing.
 
         What fails may be written in part; saying it again writes the rest.
         """
-        run, wanted = self.trial(record.number), update_of(record, self._known[_SWEEP].run_id, runs_now=runs_now)
+        parent = self._known[_SWEEP].run_id
+        run = self.trial(record.number)
+        wanted = update_of(record, parent, self._ways, runs_now=runs_now, derived=derived)
         if run is None or not wanted.mark or (run.mark, run.status) != (wanted.mark, wanted.status):
             self.write(record.number, replace(wanted, points=points_of(record, run.epochs if run else 0)))
 
@@ -119,7 +118,8 @@ class SweepRuns:
         self._log(run, update)
         has_params, epochs = run.has_params or bool(update.params), max((run.epochs, *(e for e, _ in update.points)))
         status = update.status or run.status
-        self._known[key] = KnownRun(run.run_id, status, run.start, has_params, update.mark, epochs)
+        name = update.name or run.name
+        self._known[key] = KnownRun(run.run_id, name, status, run.start, has_params, update.mark, epochs)
 
     def close_open(self, reason: str) -> None:
         """Close the runs of trials that are open, since nothing runs them."""
@@ -127,6 +127,17 @@ class SweepRuns:
         for (role, number), run in list(self._known.items()):
             if role == "trial" and run.status == "RUNNING":
                 self.write(number, Update("", tags=tags, status="KILLED"))
+
+    def log_data(self, data: DatasetInput) -> None:
+        """Say which images the sweep uses; saying it twice changes nothing."""
+        self._client.log_inputs(self._known[_SWEEP].run_id, datasets=[data])
+
+    def describe(self, view: SavedView) -> None:
+        """Tell the page of the experiment how it opens, its view of the sweep, and which sweeps there are."""
+        query = f"tags.`{ROLE}` = 'sweep'"
+        latest = self._client.search_runs([self._experiment], query, max_results=_LISTED)
+        note = experiment_text(self._family, (_line(run) for run in latest))
+        show(self._client, self._experiment, view, note)
 
     def write_together(self, writes: Iterable[Callable[[], None]]) -> bool:
         """Call what writes to many runs, for all at once, or none of them; return whether that was done.
@@ -157,7 +168,7 @@ class SweepRuns:
                 "Run the sweep again: nothing is trained twice, and MLflow is brought in line."
             )
         if key not in self._known:
-            made = self._make(key, Update(f"refit of trial {number}"))
+            made = self._make(key, Update(f"trial {number} · refit"))
             self._log(made, Update("", status="FINISHED"))
         return self._known[key]
 
@@ -182,9 +193,14 @@ class SweepRuns:
             self._client.log_batch(run.run_id, metrics, params, tags)
         for file, text in update.files.items():
             self._client.log_text(run.run_id, mask_secrets(text), file)
+        if update.name not in ("", run.name):
+            self._client.update_run(run.run_id, name=update.name)
         if update.status not in (None, run.status):
-            change = self._client.update_run if update.status == "RUNNING" else self._client.set_terminated
-            change(run.run_id, update.status)
+            if update.status == "RUNNING":
+                self._client.update_run(run.run_id, update.status)
+            else:
+                end = run.start + int(1000 * update.seconds) if update.seconds else None
+                self._client.set_terminated(run.run_id, update.status, end)
 
     def _place_of(self, key: _Key) -> dict[str, str]:
         """Return the tags by which a run is found again, and MLflow's own for the run that it is shown under."""
@@ -196,7 +212,7 @@ class SweepRuns:
         tags = {"mlflow.source.name": "carsweep", **update.tags, **self._place_of(key)}
         run = self._client.create_run(
             self._experiment,
-            start_time=int((time.time() - update.seconds) * 1000),
+            start_time=int(1000 * (update.began or time.time())),
             tags={tag.key: tag.value for tag in to_mlflow(Update("", tags=tags), 0)[2]},
             run_name=update.name,
         )
@@ -215,6 +231,14 @@ def runs_of(client: MlflowClient, experiment: str, sweep_id: str) -> Iterator[Ru
         token = page.token or ""
 
 
+def _line(run: Run) -> SweepLine:
+    tags, metrics, place = run.data.tags, run.data.metrics, f"#/experiments/{run.info.experiment_id}/runs"
+    page = f"{place}?viewStateShareKey={tags[SWEEP_ID]}"
+    best, tested = metrics.get("best_val_accuracy"), metrics.get("test_accuracy")
+    return SweepLine(run.info.run_name, page, f"{place}/{run.info.run_id}", tags.get(STATE, ""), best, tested)
+
+
 def _known(run: Run) -> KnownRun:
     mark = run.data.tags.get(WRITTEN, "")
-    return KnownRun(run.info.run_id, run.info.status, run.info.start_time, bool(run.data.params), mark)
+    info = run.info
+    return KnownRun(info.run_id, info.run_name, info.status, info.start_time, bool(run.data.params), mark)

@@ -15,15 +15,16 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 from filelock import FileLock
 
 from carcls.errors import CarsweepError, TrackingError, mask_secrets
 from sweeps.tracking import compat  # before MLflow, which reads what it sets
-from sweeps.tracking.updates import model_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -87,6 +88,14 @@ class Tracking:
             _make_database(self.file, str(self.artifact_root))
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
+    def version(self) -> str:
+        """Return the version of MLflow whose pages show this store; empty where its server does not say."""
+        if not self.uri.startswith("http"):
+            return version("mlflow")
+        with suppress(OSError, ValueError), urlopen(f"{self.uri}/version", timeout=SERVER_SECONDS) as told:  # noqa: S310
+            return str(told.read(20).decode())
+        return ""
+
     def experiment(self, family: str) -> str:
         """Return the id of ``carsweep-<family>``, the one experiment that holds all sweeps of a family.
 
@@ -111,6 +120,11 @@ class Tracking:
                 f"Restore it with `mlflow experiments restore -x {found.experiment_id}`, or {_WAYS_OUT}."
             )
         return str(found.experiment_id)
+
+
+def model_name(family: str) -> str:
+    """Return the name of the registered model that holds a family's winners; also of the experiment with its runs."""
+    return f"carsweep-{family}"
 
 
 def check_tracking(uri: str | None, out: Path) -> Tracking:

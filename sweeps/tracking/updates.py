@@ -1,37 +1,30 @@
-"""What MLflow ought to say of a sweep, made of its records: plain values, and their way to MLflow's own.
-
-carsweep.sweep_id   which sweep; on the parent run, on every child run, on models and versions
-carsweep.role       "sweep", "trial", or "refit" of a trial; "surplus" where MLflow made a second run when asked twice
-carsweep.trial      the trial's number
-carsweep.state      complete, pruned, failed or interrupted, because MLflow knows only FINISHED, KILLED and FAILED
-carsweep.reason     why, when there is a reason
-carsweep.written    a digest of all that the run says of a trial that has ended
-"""
+"""What MLflow ought to say of a sweep, made of its records: plain values, and their way to MLflow's own."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from carcls.errors import mask_secrets
+from sweeps.tracking.names import BEST_DERIVED, NOTE, REASON, STATE, WRITTEN
+from sweeps.tracking.words import best_derived, trial_text
 from sweeps.trial import TrialRecord
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Param, RunTag
 
-SWEEP_ID, ROLE, TRIAL = "carsweep.sweep_id", "carsweep.role", "carsweep.trial"
-STATE, REASON, WRITTEN = "carsweep.state", "carsweep.reason", "carsweep.written"
-CHALLENGER = "challenger"
-# The winner's answers to the test images, in the artifacts of its run, and the tag of a version that says which images
-# these were: what promotion compares.
-PREDICTIONS, TEST_IMAGES = "test-predictions.npz", "test_images"
 # Comparing a hundred runs in MLflow's UI is slow in the number of metric names.
-NOT_LOGGED = ("val_precision_macro", "val_recall_macro", "val_recall_at_10", "fit_seconds")
-STATUS = {"complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+NOT_LOGGED = (
+    *("val_precision_macro", "val_recall_macro", "val_recall_at_10", "fit_seconds"),
+    # The accuracy and the time of an answer under other names, and what hardly differs from ``val_f1``.
+    *("val_recall", "predict_seconds", "val_precision", "val_f1_macro"),
+)
+STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
 INTERRUPTED = "the sweep stopped first; it goes on when the sweep is run again"
 _TAG_LENGTH, _PARAM_LENGTH = 4000, 1000
 Points = tuple[tuple[int, Mapping[str, float]], ...]
@@ -47,7 +40,8 @@ class Update:
         points: pairs of (step, metrics); writing the same point again changes nothing.
         files: text artifacts by name.
         status: MLflow's RUNNING, FINISHED, KILLED or FAILED; None leaves it.
-        seconds: how long ago the run began, for a run that has to be made afterwards.
+        began: when it began, in seconds since 1970, for a run that has to be made afterwards; 0 is now.
+        seconds: how long it took, once it has ended; 0 where only MLflow knows.
         mark: a digest of all this, written last; empty for a run that goes on.
     """
 
@@ -57,17 +51,44 @@ class Update:
     points: Points = ()
     files: Mapping[str, str] = field(default_factory=dict)
     status: str | None = None
+    began: float = 0.0
     seconds: float = 0.0
     mark: str = ""
 
 
-def update_of(record: TrialRecord, parent: str, *, runs_now: bool) -> Update:
+@dataclass(frozen=True, slots=True)
+class Ways:
+    """By what the trials of a sweep differ.
+
+    Attributes:
+        base: every setting of a trial that changes nothing.
+        searched: names of the settings that are searched.
+    """
+
+    base: Mapping[str, Any] = field(default_factory=dict)
+    searched: Sequence[str] = ()
+
+    def params(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings that tell a trial from others: the searched ones, and what it does differently."""
+        own = (name for name, value in config.items() if name in self.searched or value != self.base.get(name, config))
+        return {name: _short(config[name]) for name in own}
+
+
+def _short(value: Any) -> Any:
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def update_of(
+    record: TrialRecord, parent: str, ways: Ways, *, runs_now: bool, derived: Sequence[TrialRecord] = ()
+) -> Update:
     """Return what a trial's run ought to say, but for its epochs.
 
     Args:
         record: of the trial.
         parent: MLflow's id of the sweep's run.
+        ways: of the sweep.
         runs_now: whether a driver runs the trial; one that it does not run and that has not ended is interrupted.
+        derived: trials that its network answered, too.
     """
     state, reason = str(record.status), record.reason
     if state == "running" and not runs_now:
@@ -78,14 +99,18 @@ def update_of(record: TrialRecord, parent: str, *, runs_now: bool) -> Update:
         REASON: reason,
         "carsweep.experiment": record.experiment or "",
         "carsweep.precision": record.precision,
+        BEST_DERIVED: best_derived(derived),
+        NOTE: trial_text(record, state, reason, ways.base, derived),
         **{name: "" if number is None else str(number) for name, number in numbers.items()},
     }
-    whole = json.dumps([parent, said, record.epochs, _logged(record.metrics)], sort_keys=True)
+    name = f"trial {record.number} · {record.name}"
+    whole = json.dumps([parent, name, said, record.epochs, _logged(record.metrics)], sort_keys=True)
     return Update(
-        record.experiment or f"trial-{record.number:04d}",
+        name,
         tags={name: text for name, text in said.items() if text or name in (STATE, REASON)},
-        params=record.config,
+        params=ways.params(record.config),
         status="RUNNING" if state == "running" else STATUS.get(state, "KILLED"),
+        began=record.began or time.time() - record.seconds,
         seconds=record.seconds,
         mark="" if state == "running" else hashlib.blake2s(whole.encode(), digest_size=8).hexdigest(),
     )
@@ -124,13 +149,3 @@ def to_mlflow(update: Update, start: int) -> tuple[list[Metric], list[Param], li
     params = [Param(name, mask_secrets(str(value))[:_PARAM_LENGTH]) for name, value in update.params.items()]
     tags = {**update.tags, **({WRITTEN: update.mark} if update.mark else {})}
     return metrics, params, [RunTag(name, mask_secrets(str(text))[:_TAG_LENGTH]) for name, text in tags.items()]
-
-
-def model_name(family: str) -> str:
-    """Return the name of the registered model that holds a family's winners; also of the experiment with its runs."""
-    return f"carsweep-{family}"
-
-
-def of_sweep(sweep_id: str) -> str:
-    """Return the filter by which MLflow finds what it has of a sweep: runs, models and versions."""
-    return f"tags.`{SWEEP_ID}` = '{sweep_id}'"

@@ -73,7 +73,7 @@ def test_no_answer_is_no_error(fake_cards: FakeCards, monkeypatch: pytest.Monkey
 def test_a_driver_that_tells_no_processes_is_answered_without_names(fake_cards: FakeCards) -> None:
     """In a container, or of an older driver."""
     fake_cards.tell(BUSY)
-    fake_cards.break_smi('[ "${1%%=*}" = --query-gpu ] && echo "GPU-bbbb-2, 0, 1024, 512, NVIDIA H200"')
+    fake_cards.break_smi('[ "${1%%=*}" = --query-gpu ] && echo "GPU-bbbb-2, 0, 1024, 512, [N/A], NVIDIA H200"')
     assert said() == f"GPU 0 (NVIDIA H200) has 0.5 of 1 GiB free: others hold 0.5 GiB{END}"
 
 

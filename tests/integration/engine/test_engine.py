@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import sys
 import time
@@ -151,6 +152,7 @@ def test_every_trial_is_told_and_watched_in_order(
     assert "mlflow" not in sys.modules  # its import takes a second; Tune does it for callbacks of its user's
     log = log_of(tmp_path)
     assert len({line["pid"] for line in log}) <= 2
+    assert {record.worker for record in result.records} == {f"{platform.node()} pid {line['pid']}" for line in log}
     assert {line["threads"] for line in log if "threads" in line} == {"2"}
     assert {line["folder"] for line in log if "folder" in line} == {str(Path.cwd())}
 

@@ -6,6 +6,7 @@ Nothing here ran on a card: what Ray gives, what a process sees and what carswee
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -113,6 +114,8 @@ def assert_filled(cards: FakeCards, folder: Path, count: int, share: float) -> N
     assert [record.status for record in result.records] == ["complete"] * len(needs)
     assert most_at_once(cards.told) == {str(number): round(1 / share) for number in range(count)}
     assert {value["given"] for value in events_of(cards, "began")} == {share}
+    places = {record.worker.rpartition(" pid ")[0] for record in result.records}
+    assert places == {f"{platform.node()} GPU {number}" for number in range(count)}
 
 
 @pytest.mark.slow

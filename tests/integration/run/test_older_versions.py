@@ -30,8 +30,14 @@ Runs = dict[str, tuple[str, list[tuple[int, float]]]]
 THIRD = pytest.approx(1 / 3)
 WHOLE: Runs = {
     "whole": ("FINISHED", []),
-    "trial-0000": ("FINISHED", [(1, THIRD), (2, THIRD)]),
-    "trial-0001": ("KILLED", [(1, 0.0)]),
+    "trial 0 · search": ("FINISHED", [(1, THIRD), (2, THIRD)]),
+    "trial 1 · search": ("FINISHED", [(1, 0.0)]),
+}
+# As that version wrote them: another sweep that goes on leaves them as they are.
+AS_WRITTEN: Runs = {
+    "whole": WHOLE["whole"],
+    "trial-0000": WHOLE["trial 0 · search"],
+    "trial-0001": ("KILLED", WHOLE["trial 1 · search"][1]),
 }
 
 
@@ -179,9 +185,9 @@ def test_an_interrupted_older_sweep_goes_on_to_its_end(home: Path, run: Run) -> 
     made = {f"training/{stage['digest']}" for stage in log if (stage["kind"], stage["event"]) == ("training", "made")}
     assert made == {record.model for record in records} - {known}
     points = [[(one.epoch, pytest.approx(one.metrics["val_accuracy"])) for one in record.history] for record in records]
-    trials = {f"trial-{number:04d}": ("FINISHED", points[number]) for number in range(3)}
+    trials = {f"trial {number} · search": ("FINISHED", points[number]) for number in range(3)}
     assert runs_in_mlflow(folder) == {"cut": ("FINISHED", []), **trials}
-    assert runs_in_mlflow(home / "runs" / "whole") == WHOLE
+    assert runs_in_mlflow(home / "runs" / "whole") == AS_WRITTEN
     assert versions_in(home / "runs") == {1: {"champion"}, 2: {"challenger"}}
     said = json.loads(run("promote", "scratch", "--out", home / "runs", "--dry-run", "--json")[1])
     assert (said["champion"], said["challenger"], said["comparison"]["images"]) == ("1", "2", 9)
@@ -197,13 +203,13 @@ def test_mlflow_is_brought_in_line_with_older_journals(home: Path, run: Run) -> 
     assert (code, out) == (0, "cut: MLflow has 2 trials with 3 epochs.\n")
     assert runs_in_mlflow(home / "runs" / "cut") == {
         "cut": ("KILLED", []),
-        "trial-0000": ("FINISHED", [(1, THIRD), (2, THIRD)]),
-        "trial-0001": ("KILLED", [(1, THIRD)]),
+        "trial 0 · search": ("FINISHED", [(1, THIRD), (2, THIRD)]),
+        "trial 1 · search": ("KILLED", [(1, THIRD)]),
     }
     assert versions_in(home / "runs") == {1: {"challenger"}}
     code, out, _ = run("tracking", "repair", "drawn", "--out", home / "drawn")
     assert (code, out.partition(". ")[0]) == (0, "drawn: MLflow has 1 trial with 2 epochs")
-    assert [epoch for epoch, _ in runs_in_mlflow(home / "drawn" / "drawn")["trial-0000"][1]] == [1, 2]
+    assert [epoch for epoch, _ in runs_in_mlflow(home / "drawn" / "drawn")["trial 0 · search"][1]] == [1, 2]
 
 
 def test_the_model_that_an_older_version_registered_answers_as_then(home: Path) -> None:

@@ -17,9 +17,9 @@ from tracked import tracked_sweep
 from carcls.errors import TrackingError
 from carcls.export import load_export
 from sweeps.results.result import Registered
+from sweeps.tracking.names import PREDICTIONS
 from sweeps.tracking.registry import TrialModel, requirements
 from sweeps.tracking.store import Tracking
-from sweeps.tracking.updates import PREDICTIONS
 
 
 @pytest.fixture(scope="module")

@@ -20,9 +20,9 @@ from sweeps.results.result import Registered
 from sweeps.spec.sweep_file import read_file, write_file
 from sweeps.study.study import Study
 from sweeps.tracking.mirror import mirror_of
+from sweeps.tracking.names import CHALLENGER
 from sweeps.tracking.registry import TrialModel
 from sweeps.tracking.store import Tracking, check_tracking
-from sweeps.tracking.updates import CHALLENGER
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -61,9 +61,9 @@ def runs_in(tracking: Tracking, folder: Path) -> dict[str, tuple[str, list[tuple
 
 
 WHOLE = {
-    "trial-0000": ("FINISHED", [(1, 0.1), (2, 0.2), (3, 0.3)]),
-    "trial-0001": ("FAILED", [(1, 0.1), (2, 0.2)]),
-    "trial-0002": ("KILLED", [(1, 0.1)]),
+    "trial 0 · search": ("FINISHED", [(1, 0.1), (2, 0.2), (3, 0.3)]),
+    "trial 1 · search": ("FAILED", [(1, 0.1), (2, 0.2)]),
+    "trial 2 · search": ("KILLED", [(1, 0.1)]),
     "mine": ("KILLED", []),
 }
 
@@ -77,7 +77,7 @@ def test_mlflow_is_made_again_from_the_journal_whatever_was_lost(tmp_path: Path,
     assert runs_in(tracking, folder) == WHOLE
     client = tracking.client()
     runs = {one.info.run_name: one.info.run_id for one in client.search_runs([tracking.experiment("transfer")])}
-    for name in ("mine", "trial-0001"):
+    for name in ("mine", "trial 1 · search"):
         client.delete_run(runs[name])
     assert run("tracking", "repair", "mine", "--out", str(tmp_path))[0] == 0
     assert runs_in(tracking, folder) == WHOLE
@@ -149,6 +149,6 @@ def test_a_sweep_goes_with_its_runs_and_models_but_for_those_in_use(
     (said,) = json.loads(out)["sweeps"]
     assert said["kept"] == [{"name": second.name, "version": second.version, "aliases": [CHALLENGER]}]
     left = client.search_runs([tracking.experiment("transfer")], run_view_type=ViewType.ACTIVE_ONLY)
-    assert [one.info.run_name for one in left] == ["trial-0000"]
+    assert [one.info.run_name for one in left] == ["trial 0 · search"]
     assert client.get_model_version_by_alias(second.name, CHALLENGER).source is not None
     assert run("delete", "new", "--out", str(tmp_path), "--yes")[0] == 2

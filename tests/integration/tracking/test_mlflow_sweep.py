@@ -29,7 +29,7 @@ def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
 
 
 def test_sweep_becomes_a_parent_run_and_a_child_run_for_each_trial(tracking: Tracking, tmp_path: Path) -> None:
-    """Complete, pruned and failed trials end FINISHED, KILLED and FAILED under a parent that sums them up."""
+    """Complete and pruned trials end FINISHED, failed ones FAILED, under a parent that sums them up."""
     mirror = mirror_of(tracking, "whole")
     for number in range(3):
         mirror.trial_changed(record(number, accuracies=()))
@@ -42,14 +42,20 @@ def test_sweep_becomes_a_parent_run_and_a_child_run_for_each_trial(tracking: Tra
     leaderboard = tmp_path / "leaderboard.json"
     leaderboard.write_text("[]", encoding="utf-8")
     assert mirror.flush()
-    mirror.summarise(records, best=0, metrics={"test_accuracy": 0.4}, leaderboard=leaderboard)
+    mirror.summarise(
+        records,
+        best=0,
+        metrics={"test_accuracy": 0.4},
+        outcome="trial 0 wins",
+        files=[leaderboard, tmp_path / "none.html"],
+    )
     assert mirror.close("complete")
 
     parent, trials = runs_of(tracking, "whole")
-    assert {number: run.info.status for number, run in trials.items()} == {0: "FINISHED", 1: "KILLED", 2: "FAILED"}
+    assert {number: run.info.status for number, run in trials.items()} == {0: "FINISHED", 1: "FINISHED", 2: "FAILED"}
     assert [trials[n].data.tags["carsweep.state"] for n in range(3)] == ["complete", "pruned", "failed"]
     assert trials[2].data.tags["carsweep.reason"] == "loss is not finite"
-    assert trials[0].info.run_name == "transfer/frozen"
+    assert trials[0].info.run_name == "trial 0 · transfer/frozen"
     assert {run.data.tags["mlflow.parentRunId"] for run in trials.values()} == {parent.info.run_id}
     assert trials[0].data.params == {"epochs": "2", "dropout": "0.0"}
     assert history(tracking, trials[0], "val_accuracy") == [(1, 0.25), (2, 0.5)]
@@ -60,7 +66,7 @@ def test_sweep_becomes_a_parent_run_and_a_child_run_for_each_trial(tracking: Tra
     assert parent.data.metrics == {"best_val_accuracy": 0.5, "test_accuracy": 0.4, **counts}
     assert parent.data.tags["carsweep.best_run_id"] == trials[0].info.run_id
     files = {file.path for file in tracking.client().list_artifacts(parent.info.run_id)}
-    assert files == {"spec.yaml", "leaderboard.json"}
+    assert files == {"spec.yaml", "packages.txt", "leaderboard.json"}
 
 
 def test_resumed_sweep_goes_on_in_the_same_runs(tracking: Tracking) -> None:
@@ -171,9 +177,9 @@ def test_kill_leaves_no_run_open_once_the_sweep_is_run_again(tracking: Tracking)
     parent, trials = runs_of(tracking, "killed")
     assert parent.info.status == "FINISHED"
     states = {number: run.info.status for number, run in trials.items()}
-    assert states == {0: "FINISHED", 1: "FINISHED", 2: "KILLED", 3: "KILLED"}
+    assert states == {0: "FINISHED", 1: "FINISHED", 2: "KILLED", 3: "FINISHED"}
     assert history(tracking, trials[1], "val_accuracy") == [(1, 0.25), (2, 0.5)]
-    assert trials[3].data.params["dropout"] == str(0.1 * 3)
+    assert trials[3].data.params["dropout"] == "0.3"
     assert trials[3].data.tags["carsweep.state"] == "pruned"
 
 

@@ -19,10 +19,10 @@ from tracked import tracked_sweep
 from carcls.errors import InputError
 from sweeps.tracking import promotion, registry
 from sweeps.tracking.gates import GATES, Contest, Gate
+from sweeps.tracking.names import PREDICTIONS
 from sweeps.tracking.promotion import Promotion, promote
 from sweeps.tracking.registry import TrialModel
 from sweeps.tracking.store import Tracking, check_tracking
-from sweeps.tracking.updates import PREDICTIONS
 
 NAME = "carsweep-transfer"
 IMAGES = 100

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -72,7 +73,22 @@ def test_help_answers_in_under_four_tenths_of_a_second() -> None:
     assert min(seconds) < 0.4
 
 
+@pytest.mark.parametrize(("words", "begins"), [(["--version"], "carsweep "), (["--help"], "Usage: carsweep ")])
+def test_a_checkout_that_is_not_installed_has_the_command(words: list[str], begins: str, tmp_path: Path) -> None:
+    """`python -m sweeps` is carsweep, also where only the sources and click are there."""
+    for name in ("click", "carcls", "sweeps"):
+        spec = importlib.util.find_spec(name)
+        assert spec is not None
+        assert spec.origin is not None
+        (tmp_path / name).symlink_to(Path(spec.origin).parent)
+    command = [sys.executable, "-S", "-m", "sweeps", *words]  # without site-packages
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert done.stdout.startswith(begins)
+
+
 MISTAKES = {
+    "no address to notify": (["--notify", "slack.com/x"], "--notify must be an address such as https://host/path"),
     "dropout out of range": (["--set", "dropout=1.5"], "dropout"),
     "one and a half GPUs": (["--gpus-per-trial", "1.5"], "gpus_per_trial: must be a whole number above 1"),
     "reading without a plan": (["--read"], "--read goes with --dry-run"),

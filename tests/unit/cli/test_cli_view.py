@@ -13,7 +13,7 @@ from rich.text import Text
 from carcls.data.config import DataSummary
 from sweeps.cli.output import say
 from sweeps.cli.summary import print_result
-from sweeps.cli.view import SweepView, draw_trials, open_view
+from sweeps.cli.view import SweepView, open_view
 from sweeps.engine.budget import BudgetStatus
 from sweeps.results.leaderboard import Leaderboard, find_best
 from sweeps.results.result import Registered, SweepResult, TestEvaluation
@@ -46,8 +46,10 @@ def record(
 
 
 def status_of(*trials: TrialRecord, goals: Goals = ACCURACY_ALONE) -> BudgetStatus:
-    """Return the status of a sweep whose trials have ended."""
-    return BudgetStatus(NOTHING, None, len(trials), find_best(trials, goals))
+    """Return the status of a sweep of these trials."""
+    ended = sum(trial.status != "running" for trial in trials)
+    best = find_best(trials, goals)
+    return BudgetStatus(NOTHING, None, ended, best, records={trial.number: trial for trial in trials})
 
 
 def play(view: SweepView, spec: SweepSpec) -> None:
@@ -55,14 +57,13 @@ def play(view: SweepView, spec: SweepSpec) -> None:
     view.packing(5, 10)
     view.packing(10, 10)
     documented = replace(record(spec, 0, None, "running"), experiment="transfer/frozen")
-    view.trial_changed(documented)
-    view.trial_changed(replace(record(spec, 1, None, "running"), epochs=0))
-    view.trial_changed(replace(record(spec, 1, 0.5, "running"), epochs=1))
     best, failed = record(spec, 1, 0.625), replace(documented, status="failed", reason="the loss became NaN")
-    view.on_status(status_of(best))
-    view.trial_changed(best)
-    view.on_status(status_of(best, failed))
-    view.trial_changed(failed)
+    begun, trained = (replace(best, status="running", epochs=n, metrics={"val_accuracy": 0.5}) for n in (0, 1))
+    told: dict[int, TrialRecord] = {}
+    for trial in (documented, begun, trained, best, failed):
+        told[trial.number] = trial
+        view.on_status(status_of(*told.values()))
+        view.trial_changed(trial)
 
 
 def test_no_line_of_a_pipe_ends_in_blanks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,81 +104,35 @@ def test_plain_view_prints_one_line_per_event(spec: SweepSpec) -> None:
     assert "the loss became NaN" in lines[6]
 
 
-def test_live_view_leaves_the_last_table_on_the_terminal(spec: SweepSpec) -> None:
-    """Then it shows the best accuracy and every trial, also one that was answered at once, and never started here."""
+def test_live_view_leaves_the_last_picture_on_the_terminal(spec: SweepSpec) -> None:
+    """Then it shows the best accuracy and every trial, also one that ended in an earlier session, or has not ended."""
     console, text = console_of(terminal=True)
     with open_view(spec, console) as view:
         play(view, spec)
-        view.trial_changed(record(spec, 7, 0.25))
-    last = text.getvalue().rsplit("trial  what", 1)[1]
-    assert re.search(r"7  search +complete .* 25\.0%", last)
-    assert "transfer/frozen" in last
-    assert "failed" in last
-    assert "best 62.5% (trial 1)" in last
-    assert "2 of 3 trials" in last
+        known = [facts.record for facts in view.state.facts.values()]
+        view.on_status(status_of(*known, record(spec, 7, 0.25), record(spec, 8, None, "running")))
+    last = text.getvalue().rsplit("sweep  ", 1)[1]
+    assert "3 of 3 trials" in last
+    assert "accuracy 62.5% · trial 1" in last
+    assert re.search(r"\n +0  failed .* frozen", last)
+    assert re.search(r"\n +7  complete .* 25\.0%", last)
+    assert re.search(r"\n +8  unfinished ", last)
 
 
-SEARCHED = {
-    "dropout": 0.148,
-    "unfreezing": "progressive",
-    "optimizer": "adamw",
-    "head_lr": 0.00235,
-    "backbone_lr": 0.00046,
-    "weight_decay": 0.00324,
-    "lr_schedule": "onecycle",
-    "label_smoothing": 0.1,
-    "augmentation_strength": 1.5,
-}
-
-
-@pytest.mark.parametrize("family", ["transfer", "retrieval", "scratch"])
-@pytest.mark.parametrize("width", [60, 80, 120])
-def test_the_live_table_shows_every_column_at_any_width(family: str, width: int) -> None:
-    """Documented and searched trials have number, name, status, epoch, accuracy and settings on one line each."""
-    spec = load_spec(family)
-    view = SweepView(spec, Console(file=io.StringIO()))
-    settings = {name: value for name, value in SEARCHED.items() if name in spec.search}
-    for number, experiment in enumerate((*spec.experiments, None)):
-        config = spec.trial_config({} if experiment else settings, experiment).model_dump()
-        trial = replace(record(spec, number, 0.5, "running"), experiment=experiment, config=config, epochs=3)
-        view.records[number] = trial
-    best = replace(trial, status="complete", metrics={"val_accuracy": 0.625})
-    view.records[number] = best
-    view.on_status(status_of(best))
-    text = io.StringIO()
-    Console(file=text, width=width, force_terminal=True, color_system=None).print(draw_trials(view, width))
-    header, *lines = text.getvalue().splitlines()
-    assert header.split()[:4] == ["trial", "what", "status", "epoch"]
-    assert header.rstrip().endswith("settings")
-    assert ("val accuracy" if width > 60 else "val acc.") in header
-    assert len(lines) == number + 1
-    assert all(len(line.rstrip()) <= width for line in lines)
-    for place, line in enumerate(lines[:-1]):
-        name = spec.experiments[place].rpartition("/")[2]
-        assert line.split()[0] == str(place)
-        shown = line.split()[1].rpartition("/")[2].rstrip("…")
-        assert len(shown) >= 13 or shown == name
-        assert name.startswith(shown)
-        assert line.split()[2] == "running"
-        assert line.split()[4] == "50.0%"
-    assert lines[-1].split()[1:3] == ["search", "complete"]
-    assert "62.5% *  " in lines[-1]
-    assert re.search(r"  [a-z_-]+(=\S+)?( .*)?…?$", lines[-1].rstrip())
+def test_a_terminal_that_cannot_move_its_cursor_gets_lines(spec: SweepSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TERM=dumb is the terminal of editors and of some logs."""
+    monkeypatch.setenv("TERM", "dumb")
+    console, text = console_of(terminal=True)
+    with open_view(spec, console) as view:
+        play(view, spec)
+    assert len(text.getvalue().splitlines()) == 7
+    assert "\x1b" not in text.getvalue()
 
 
 def test_runs_with_fresh_seeds_count_among_the_trials_to_come(spec: SweepSpec) -> None:
     """They are trained as the others are."""
     view = SweepView(spec.model_copy(update={"confirm": "2x3"}), console_of(terminal=False)[0])
     assert view.how_far().startswith(f"0 of {spec.trials + 6} trials")
-
-
-def test_the_best_trial_of_an_earlier_session_is_in_the_table(spec: SweepSpec) -> None:
-    """Whoever goes on with a sweep sees what is to be beaten."""
-    console, text = console_of(terminal=False)
-    view = SweepView(spec, console)
-    view.on_status(status_of(record(spec, 9, 0.75)))
-    console.print(draw_trials(view, 120))
-    assert re.search(r"^ *9  search  complete .* 75\.0% \*", text.getvalue(), re.MULTILINE)
 
 
 def test_the_progress_line_tells_the_best_by_the_sweeps_own_objective() -> None:

@@ -47,7 +47,7 @@ class Sweep:
     @property
     def result(self) -> SweepResult:
         """The sweep's result without a comparison."""
-        board = Leaderboard(tuple(self.records))
+        board = Leaderboard(tuple(self.records), images=IMAGES)
         data = DataSummary("cars", "abc", 400, 2, {"train": 100, "validation": IMAGES, "test": 100})
         return SweepResult("mine", "transfer", "/runs", data, board, board.rows[0].trial.number, None, None, "", 1.0)
 

@@ -78,6 +78,9 @@ class Quiet:
     def packing(self, done: int, total: int) -> None:
         """Hear how far it is."""
 
+    def on_data(self, data: object) -> None:
+        """Hear what they are."""
+
     def on_status(self, status: object) -> None:
         """Hear what is spent."""
 

@@ -202,7 +202,7 @@ def test_one_end_of_a_domain_is_moved_and_a_fixed_setting_leaves_the_search() ->
         ([], {"trials": "+"}, "--trials"),
         ([], {"trials": "-3"}, "--trials"),
         ([], {"trials": "+0.5"}, "--trials"),
-        ([], {"hours": "never"}, "--hours"),
+        ([], {"hours": "never"}, "hours"),
     ],
 )
 def test_what_would_make_scores_incomparable_or_is_no_setting_is_refused(

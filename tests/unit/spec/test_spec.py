@@ -254,7 +254,7 @@ def test_a_mistake_is_one_sentence_that_begins_with_its_path(key, mistake):
         ("data.margin=true", "data.margin: must be a number", "got True."),
         ("disk=9e99GB", "disk: must be a size", "Give one such as 20GB."),
         ("unfreezing=half", "unfreezing: must be frozen, full, progressive or like", "got 'half'"),
-        ("image_size=[96, 128]", "image_size: must be a whole number", "say search.image_size"),
+        ("image_size=[96, 128]", "image_size: must be a whole number", "say 'search.image_size=[96, 128]'"),
         ("search.flip={low: 0, high: 1}", "search.flip: must be a list of choices", "true or false"),
         ("search.dropout=[0.1", "--set search.dropout: ", "must be YAML"),
         ("experiments=[transfer/frozen, transfer/frozen]", "experiments: must differ from each other", "twice"),

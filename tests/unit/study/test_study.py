@@ -65,6 +65,17 @@ def test_a_record_says_in_how_many_processes_its_trial_trained(tmp_path: Path) -
         assert find_near_duplicate(study.records(), near, spec) == 0
 
 
+def test_a_record_names_the_process_that_ran_it_last(tmp_path: Path) -> None:
+    """It is noted once a process; a journal that tells of none has none."""
+    with Study.open(tmp_path, spec_of()) as study:
+        asked = ask(study)
+        assert study.record(asked.number).worker == ""
+        for worker in ("node1 pid 7", "node1 pid 7", "node1 GPU 0,1 pid 8"):
+            study.note_worker(asked.number, worker)
+    assert read_history(tmp_path).record(asked.number).worker == "node1 GPU 0,1 pid 8"
+    assert (tmp_path / "study.journal").read_text().count("worker") == 2
+
+
 def test_a_record_names_the_stages_that_its_trial_used(tmp_path: Path) -> None:
     """Told with epochs and the outcome, they survive kill -9 and a process that begins again; made is not saved."""
 

@@ -1,0 +1,135 @@
+"""Pages on what sweeps left, in a browser: MLflow's on the runs, Optuna's on the search."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import click
+
+from carcls.errors import InputError, TrackingError, mask_secrets
+from sweeps.cli.exits import DONE
+from sweeps.cli.options import options
+from sweeps.interrupts import uninterrupted
+
+_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+_END_SECONDS = 10.0
+_STOPS = "\n(Ctrl-C stops it.)"
+_ALL = "#/experiments?workflowType=machine_learning"
+
+
+@click.command("ui")
+@click.argument("sweep", metavar="[NAME]", required=False)
+@options("out")
+@click.option("--tracking-uri", metavar="URI", help="MLflow store to show instead; needed when it has a password.")
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port to listen on.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--optuna", is_flag=True, help="Show the search of the sweep NAME on optuna-dashboard's pages.")
+def ui(sweep: str | None, out: Path, tracking_uri: str | None, port: int, host: str, optuna: bool) -> int:
+    """Open MLflow's pages on the leaderboard of NAME, a sweep or a job; without it, of the sweep last written to."""
+    if optuna:
+        _require_free(host, port)
+        return _serve(_dashboard(out, sweep, host, port), os.environ, lambda: f"Open http://{host}:{port}{_STOPS}")
+    uri = tracking_uri or (_recorded_uri(out, sweep) if sweep else None) or store_of(out)
+    page = partial(_page, out, sweep, uri)
+    if uri.startswith(("http://", "https://")):
+        click.echo(f"The runs are on a tracking server: {mask_secrets(uri).rstrip('/')}/{page() if sweep else ''}")
+        return DONE
+    _require_free(host, port)
+    click.echo(f"MLflow starts on {mask_secrets(uri)}, which takes some seconds.")
+    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
+    command += ["--default-artifact-root", (out.resolve() / "artifacts").as_uri()]
+    # The address may hold a password, which no command line should show.
+    environment = {**_QUIET, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
+    return _serve(command, environment, lambda: f"Open http://{host}:{port}/{page() or _ALL}{_STOPS}")
+
+
+def store_of(out: Path) -> str:
+    """Return the URI of the store that sweeps make under ``out``.
+
+    Raises:
+        InputError: there is none.
+    """
+    database = out.resolve() / "mlflow.db"
+    if not database.is_file():
+        raise InputError(f"--out must be a folder with runs, got {str(out)!r}. Run a sweep first, or name its --out.")
+    return f"sqlite:///{database}"
+
+
+def _page(out: Path, name: str | None, uri: str) -> str:
+    """Return the page of the leaderboard; empty where there is no sweep, or MLflow has nothing of it."""
+    from sweeps.run.status import sweeps_in
+    from sweeps.run.tracked import page_of
+
+    latest = name or next(iter(sweeps_in(out) if out.is_dir() else ()), None)
+    with suppress(TrackingError):  # whoever opens the page sees what its server says
+        return page_of(out, latest, uri) if latest else ""
+    return ""
+
+
+def _recorded_uri(out: Path, name: str) -> str | None:
+    from sweeps.results.result import read_result
+    from sweeps.run.status import require_known
+    from sweeps.spec.sweep_file import read_file
+
+    folder = require_known(out, name)
+    file = read_file(folder)
+    result = read_result(folder) if file.is_secret else None
+    return result.tracking_uri if result else file.tracking_uri
+
+
+def _dashboard(out: Path, name: str | None, host: str, port: int) -> list[str]:
+    """Return the command that shows the journal of a sweep.
+
+    Raises:
+        InputError: it is not installed, or NAME is not of one sweep that has begun.
+    """
+    from sweeps.run.status import sweeps_in
+    from sweeps.study.journal import JOURNAL
+
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+    program = shutil.which("optuna-dashboard", path=path)
+    if program is None:
+        raise InputError("--optuna must find optuna-dashboard, got none. Install it: pip install optuna-dashboard")
+    sweeps = sweeps_in(out, name)
+    if not sweeps or (name is not None and len(sweeps) > 1):
+        has = ", ".join(sweeps) or "none"
+        raise InputError(f"NAME must be of one sweep for --optuna, got {name!r}, which has {has}. Name one of them.")
+    journal = out.resolve() / sweeps[0] / JOURNAL
+    if not journal.is_file():
+        raise InputError(f"NAME must be of a sweep that has begun, got {sweeps[0]!r}: it has no {JOURNAL} yet.")
+    return [program, str(journal), "--host", host, "--port", str(port)]
+
+
+def _serve(command: Sequence[str], environment: Mapping[str, str], say: Callable[[], str]) -> int:
+    """Run a server until somebody ends it, and then the processes that it started, too; ``say`` what it shows."""
+    # Programs of this very installation, with arguments that went through click.
+    server = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603
+    try:
+        click.echo(say())  # which asks MLflow, while the server starts
+        code = server.wait()
+    except KeyboardInterrupt:
+        return DONE
+    finally:
+        with uninterrupted():  # with a word first, then without one
+            for number, seconds in ((signal.SIGTERM, _END_SECONDS), (signal.SIGKILL, None)):
+                with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                    os.killpg(server.pid, number)
+                    server.wait(seconds)
+    raise click.ClickException(f"The server stopped with exit code {code}.")
+
+
+def _require_free(host: str, port: int) -> None:
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        reason = str(error.strerror).partition(" (")[0]
+        raise InputError(f"--port must be free, got {port} ({reason}). Choose another with --port.") from None

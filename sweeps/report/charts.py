@@ -1,0 +1,211 @@
+"""The charts of a report: each a drawing of a sweep's records, with the numbers that it shows as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from xml.etree.ElementTree import Element
+
+from sweeps.report.bars import draw_importance
+from sweeps.report.cast import Cast, judged_by_epoch
+from sweeps.report.curves import draw_curves, points_of, step_of
+from sweeps.report.facts import Facts
+from sweeps.report.front import draw_front, measured
+from sweeps.report.slices import draw_parallel, draw_slice, judged
+from sweeps.report.svg import legend, node, side_by_side, written
+from sweeps.report.timeline import MOST_ROWS, bars_of, draw_timeline, rows_of
+from sweeps.study.importance import Importances, importances_of
+from sweeps.text import DASH, Grid, duration, percent, plural, settings_text
+
+
+@dataclass(frozen=True, slots=True)
+class Chart:
+    """One chart.
+
+    Attributes:
+        key: its name in files and addresses, such as ``curves``.
+        title: for a person.
+        drawings: elements of SVG, each complete; none where there is nothing to draw, as ``notes`` say.
+        notes: sentences on how it is to be read, and on what it leaves out.
+        table: its numbers, in words; None where there is nothing to draw.
+    """
+
+    key: str
+    title: str
+    drawings: tuple[Element, ...] = ()
+    notes: tuple[str, ...] = ()
+    table: Grid | None = None
+
+    @property
+    def svgs(self) -> list[str]:
+        """The drawings as a page takes them."""
+        return [written(one) for one in self.drawings]
+
+    @property
+    def figure(self) -> str:
+        """The drawings as one SVG file, which needs nothing else."""
+        whole = side_by_side(self.drawings)
+        whole.insert(0, node("style", {}, _style()))
+        whole.insert(0, node("title", {}, self.title))
+        return written(whole)
+
+
+@dataclass(frozen=True, slots=True)
+class ChartsPart:
+    """The charts of a report, in their order.
+
+    Attributes:
+        charts: those that the sweep has something for, or says why not.
+        trials: numbers of the trials that can be highlighted, ascending.
+        legend: how trials are marked, as SVG.
+    """
+
+    charts: tuple[Chart, ...]
+    trials: tuple[int, ...] = ()
+    legend: str = field(default_factory=lambda: written(legend()))
+
+    @property
+    def figures(self) -> Mapping[str, str]:
+        """Each chart as an SVG file that needs nothing else, by its key."""
+        return {chart.key: chart.figure for chart in self.charts if chart.drawings}
+
+
+def charts_part(facts: Facts) -> ChartsPart:
+    """Return the charts of a sweep; a function of its records alone."""
+    cast = Cast(facts.board)
+    charts = [_curves(facts, cast), _importance(facts, cast), _slices(facts, cast), _parallel(facts, cast)]
+    charts += [_front(cast)] if facts.spec.goals.are_several else []
+    return ChartsPart((*charts, _timeline(cast)), tuple(sorted(cast.alone)))
+
+
+def _curves(facts: Facts, cast: Cast) -> Chart:
+    points, title = points_of(cast), "Learning curves"
+    if not points:
+        return Chart("curves", title, notes=("No trial has measured an epoch.",))
+    quantity, every = judged_by_epoch(cast.quantity), step_of(points)
+    notes = [
+        "Vertical lines are rungs of early stopping, with how many searched trials went on and how many were stopped.",
+        *cast.left_out(list(points), "curves"),
+    ]
+    notes += [f"Those show each {every}th epoch."] if every > 1 else []
+    if any("val_classifier_accuracy" in trial.metrics for trial in cast.trials):
+        notes.append("The last epoch has the accuracy of the neighbours' vote, those before it the classifier's own.")
+    shown = [trial for trial in cast.trials if trial.number in points and trial.number in cast.alone]
+    last = {trial.number: points[trial.number][-1] for trial in shown}
+    rows = [(str(t.number), t.name, t.status, str(last[t.number][0]), quantity.write(last[t.number][1])) for t in shown]
+    table = Grid(("trial", "name", "status", "epochs", quantity.name), rows, ("name", "status"))
+    return Chart("curves", title, (draw_curves(cast, points, facts.spec.early_stopping),), tuple(notes), table)
+
+
+def _importance(facts: Facts, cast: Cast) -> Chart:
+    title = "What matters"
+    found = importances_of(cast.board.trials, facts.spec.search, cast.board.goals, facts.spec.seed)
+    if all(one.why_not for one in found.settings):
+        return Chart("importance", title, notes=(f"No importances: {_why_none(found)}.",))
+    rows = [
+        (one.setting, percent(one.ped_anova), percent(one.f_anova), str(one.trials), one.why_not or DASH)
+        for one in found.settings
+    ]
+    table = Grid(("setting", "PED-ANOVA", "f-ANOVA", "rests on trials", "remark"), rows, ("setting", "remark"))
+    return Chart("importance", title, (draw_importance(found.settings),), _notes_on_importance(found), table)
+
+
+def _why_none(found: Importances) -> str:
+    return next((f"{one.why_not} ({found.trials})" for one in found.settings), "nothing is searched")
+
+
+def _notes_on_importance(found: Importances) -> tuple[str, ...]:
+    notes = [
+        "PED-ANOVA: what tells the best tenth of the trials from the others. f-ANOVA: how much of the difference in "
+        "score each setting explains alone.",
+        f"They rest on {plural(found.trials, 'complete trial')} of {plural(found.networks, 'training')}; trials that "
+        "were stopped early are left out, so what ruins a trial may matter more than is shown.",
+    ]
+    if any(one.conditional for one in found.settings):
+        notes.append(
+            "* Only some trials have this setting. PED-ANOVA may overrate it; f-ANOVA compares it among those trials."
+        )
+    if found.outside:
+        notes.append(f"{plural(found.outside, 'trial')} outside of the search space left out.")
+    if found.thinned:
+        notes.append(f"{plural(found.thinned, 'more trial')} left out, by lot, to save time.")
+    return tuple(notes)
+
+
+def _slices(facts: Facts, cast: Cast) -> Chart:
+    title, trials = "Each setting", judged(cast)
+    having = {name: [trial for trial in trials if name in trial.settings] for name in facts.spec.search}
+    having = {name: own for name, own in having.items() if own}
+    if not having:
+        return Chart("slices", title, notes=("No trial with a searched setting has a score.",))
+    drawings = tuple(draw_slice(cast, name, facts.spec.search[name], own) for name, own in having.items())
+    best = [trial for trial in trials if trial.number in cast.top]
+    rows = tuple(
+        (name, str(domain), *(settings_text({name: t.settings[name]}) if name in t.settings else DASH for t in best))
+        for name, domain in facts.spec.search.items()
+    )
+    notes = cast.left_out([trial.number for trial in trials], "trials")
+    table = Grid(("setting", "searched", *(f"trial {t.number}" for t in best)), rows, ("setting", "searched"))
+    return Chart("slices", title, drawings, notes, table)
+
+
+def _parallel(facts: Facts, cast: Cast) -> Chart:
+    title, trials = "All settings together", judged(cast)
+    shown = [trial for trial in trials if cast.best_of[trial.network] == trial.number]
+    if not shown or not facts.spec.search:
+        return Chart("parallel", title, notes=("No trial with a searched setting has a score.",))
+    derived = len(trials) - len(shown)
+    notes = [f"{plural(derived, 'derived trial')} left out: of each training the best is shown."] if derived else []
+    notes += cast.left_out([trial.number for trial in shown], "lines")
+    header = ("trial", "status", *facts.spec.search, cast.quantity.name)
+    rows = tuple(
+        (
+            str(t.number),
+            t.status,
+            *(str(t.settings.get(name, DASH)) for name in facts.spec.search),
+            cast.quantity.write(cast.value(t) or 0.0),
+        )
+        for t in shown
+        if t.number in cast.alone
+    )
+    drawings = (draw_parallel(cast, facts.spec.search, shown),)
+    return Chart("parallel", title, drawings, tuple(notes), Grid(header, rows, ("status",)))
+
+
+def _front(cast: Cast) -> Chart:
+    title, trials, goals = "Several objectives", measured(cast), cast.board.goals
+    if not trials:
+        return Chart("front", title, notes=("No complete trial has a value of each objective.",))
+    front = [trial for trial in trials if trial.number in cast.board.pareto]
+    notes = (
+        f"Rings: the Pareto front, {plural(len(front), 'trial')} that no other one beats in all objectives. The line "
+        "joins those that none beats in the two that are shown.",
+        *cast.left_out([trial.number for trial in trials], "trials"),
+    )
+    rows = tuple((str(t.number), t.name, *(q.write(t.metrics[q.metric]) for q in goals.objectives)) for t in front)
+    drawings = tuple(draw_front(cast, other, trials) for other in goals.objectives[1:])
+    table = Grid(("trial", "name", *(q.name for q in goals.objectives)), rows, ("name",))
+    return Chart("front", title, drawings, notes, table)
+
+
+def _timeline(cast: Cast) -> Chart:
+    bars, title = bars_of(cast.board.trials), "When and where trials ran"
+    if not bars:
+        return Chart("timeline", title, notes=("The journal does not tell when a trial ran.",))
+    rows = rows_of(bars)
+    notes = [
+        "▾ a cached stage was found made, + one was made. Time is the sweep's own: pauses between its sessions are not "
+        "in it. A trial that was tried again has one bar, where it ran last.",
+    ]
+    notes += [f"{plural(len(rows) - MOST_ROWS, 'more row')} left out."] if len(rows) > MOST_ROWS else []
+    notes += cast.left_out([bar.trial.number for bar in bars], "bars")
+    busy = [(name, str(len(own)), duration(sum(bar.end - bar.start for bar in own))) for name, own in rows.items()]
+    table = Grid(("row", "trials", "busy"), busy, ("row",))
+    return Chart("timeline", title, (draw_timeline(cast, bars, rows),), tuple(notes), table)
+
+
+@cache
+def _style() -> str:
+    return (Path(__file__).parent / "pages" / "charts.css").read_text(encoding="utf-8")

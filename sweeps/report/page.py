@@ -1,0 +1,171 @@
+"""The report: one page that needs nothing else, or the same in Markdown, of one sweep or of several."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from carcls.stages import write_text
+from sweeps.report.advice import Suggestion, advice_of
+from sweeps.report.charts import ChartsPart, charts_part
+from sweeps.report.details import Detail, details_of
+from sweeps.report.facts import Facts, read_facts
+from sweeps.report.rows import ReportBoard, board_of
+from sweeps.report.verdict import Verdict, verdict_of
+from sweeps.text import Grid, counts_text, markdown_table, plural
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+REPORT = "report.html"
+_PAGES = Path(__file__).parent / "pages"
+# What Markdown would take for markup.
+_MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~])")
+
+
+@dataclass(frozen=True, slots=True)
+class SideBySide:
+    """Sweeps of one data set beside each other: what they share, a table, and what the tests of pairs say."""
+
+    title: str
+    table: Grid
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SweepReport:
+    """What a page tells of one sweep.
+
+    Attributes:
+        id: what the addresses of its sections begin with, unlike another sweep's on the page.
+        facts: of the sweep.
+        verdict, advice, board, charts, details: as they follow from the facts.
+    """
+
+    id: str
+    facts: Facts
+    verdict: Verdict
+    advice: list[Suggestion]
+    board: ReportBoard
+    charts: ChartsPart
+    details: list[Detail]
+
+    @property
+    def about(self) -> str:
+        """What was run on what, in words."""
+        data, trials = self.facts.dataset, [trial for trial in self.facts.board.trials if trial.derived_from is None]
+        if data is None:
+            return "whose images were not read yet"
+        return f"{plural(len(trials), 'trial')} on {data.name}: {len(data.classes)} classes, {counts_text(data.counts)}"
+
+    @property
+    def winner(self) -> int | None:
+        """Number of the trial that leads, as the leaderboard has it."""
+        best, confirmed = self.facts.board.best, self.facts.board.best_confirmed
+        leading = confirmed or best
+        return leading.number if leading else None
+
+    @property
+    def sections(self) -> list[tuple[str, str]]:
+        """Addresses and names of its parts."""
+        parts = [("next", "What to try next", self.advice), ("board", "Leaderboard", self.board.rows)]
+        charts = [(f"chart-{chart.key}", chart.title) for chart in self.charts.charts]
+        details = [(detail.key, detail.title) for detail in self.details]
+        return [("answer", "Answer"), *((key, name) for key, name, there in parts if there), *charts, *details]
+
+
+@dataclass(frozen=True, slots=True)
+class ReportPage:
+    """All that a page tells.
+
+    Attributes:
+        title: the sweep's name, or the job's.
+        time: of the look at the records.
+        reports: of the sweeps, in their order.
+        compared: the sweeps beside each other, where there are several.
+    """
+
+    title: str
+    reports: tuple[SweepReport, ...]
+    compared: tuple[SideBySide, ...] = ()
+    time: datetime = field(default_factory=lambda: datetime.now().astimezone())
+
+
+def write_report(
+    folders: Sequence[Path],
+    path: Path | None,
+    *,
+    title: str,
+    compared: Sequence[SideBySide] = (),
+    markdown: bool = False,
+) -> str:
+    """Write what sweeps have left so far as one page, and return it; they may run meanwhile.
+
+    Args:
+        folders: of the sweeps, at least one.
+        path: of the page, which is whole or not there; None writes none.
+        title: of the page.
+        compared: the sweeps beside each other.
+        markdown: whether it is Markdown, without pictures, rather than HTML.
+
+    Raises:
+        InputError: a file of a sweep is damaged.
+        OSError: the page cannot be written.
+    """
+    reports = tuple(_report(f"s{place}", read_facts(folder)) for place, folder in enumerate(folders, 1))
+    page = ReportPage(title, reports, tuple(compared))
+    text = _markdown(page) if markdown else _html(page)
+    if path is not None:
+        write_text(path, text)
+    return text
+
+
+def _report(name: str, facts: Facts) -> SweepReport:
+    verdict, advice, details = verdict_of(facts), advice_of(facts), details_of(facts)
+    return SweepReport(name, facts, verdict, advice, board_of(facts), charts_part(facts), details)
+
+
+def _html(page: ReportPage) -> str:
+    """Return the page; its policy lets nothing be fetched, and no script run but its own."""
+    style, script = "\n".join(_read("*.css")), "\n".join(_read("*.js"))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return _templates().get_template("report.html.j2").render(page=page, style=style, script=script, digest=digest)
+
+
+def _markdown(page: ReportPage) -> str:
+    return _templates().get_template("report.md.j2").render(page=page)
+
+
+@cache
+def _templates() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+    made = Environment(
+        loader=FileSystemLoader(_PAGES),
+        autoescape=select_autoescape(["html.j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters["md"], made.filters["table"] = _plain, _table
+    return made
+
+
+def _plain(value: object) -> str:
+    """Return a text so that Markdown shows it as it is, in one line."""
+    return _MARKUP.sub(r"\\\1", " ".join(str(value).split()))
+
+
+def _table(grid: Grid) -> str:
+    return markdown_table(Grid([*map(_plain, grid.header or ())], [[*map(_plain, row)] for row in grid.rows]))
+
+
+def _read(pattern: str) -> list[str]:
+    return [path.read_text(encoding="utf-8") for path in sorted(_PAGES.glob(pattern))]

@@ -1,0 +1,158 @@
+"""The leaderboard as a report shows it: every trial a row, every number a number, and a command that repeats it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from carcls.config import TrialConfig
+from sweeps.report.facts import Facts
+from sweeps.results.leaderboard import COLUMNS, Row, varying_settings
+from sweeps.spec.loading import load_spec
+from sweeps.text import DASH, Column, Grid
+from sweeps.trial import TrialRecord
+
+# A page has so many rows at most; the others are in leaderboard.json.
+MOST_ROWS = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class ReportCell:
+    """A cell: what it shows, and the number or text that it is sorted by; None, which comes last, without a value."""
+
+    text: str
+    value: float | str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReportRow:
+    """A trial of the leaderboard.
+
+    Attributes:
+        number, status: of the trial.
+        cells: one a column.
+        is_sibling: whether another trial with the same network stands above it, so that few want to see it.
+        command: runs a trial with this one's settings as a sweep of its own.
+    """
+
+    number: int
+    status: str
+    cells: tuple[ReportCell, ...]
+    is_sibling: bool
+    command: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReportBoard:
+    """The leaderboard.
+
+    Attributes:
+        titles: of the columns.
+        words: titles of those that hold words, not numbers.
+        rows: best first.
+        left_out: rows that are not among them.
+    """
+
+    titles: tuple[str, ...]
+    words: frozenset[str]
+    rows: tuple[ReportRow, ...]
+    left_out: int = 0
+
+    @property
+    def siblings(self) -> int:
+        """Rows that are hidden until they are asked for."""
+        return sum(row.is_sibling for row in self.rows)
+
+    @property
+    def grid(self) -> Grid:
+        """The rows without siblings as a table of texts."""
+        return Grid(self.titles, [[cell.text for cell in row.cells] for row in self.rows if not row.is_sibling])
+
+    @property
+    def statuses(self) -> tuple[str, ...]:
+        """Those that trials have, in their order."""
+        return tuple(dict.fromkeys(row.status for row in self.rows))
+
+
+def board_of(facts: Facts) -> ReportBoard:
+    """Return the leaderboard of a sweep: those rows with ranks that a terminal shows, and all others."""
+    board, shown = facts.board, {row.trial.number: row for row in facts.board.shown}
+    rows = [shown.get(row.trial.number, row) for row in board.rows]
+    columns = [c for c in COLUMNS if c.title and any(c.text(row) != DASH for row in rows)]
+    settings, repeat = varying_settings([board]), Repeating(facts)
+    made = tuple(
+        ReportRow(
+            number=row.trial.number,
+            status=row.trial.status,
+            cells=(*_cells(columns, row), *_settings(settings, row.trial.trial_config)),
+            is_sibling=row.trial.number not in shown,
+            command=repeat.command(row.trial),
+        )
+        for row in rows[:MOST_ROWS]
+    )
+    titles = (*(column.title for column in columns), *settings)
+    words = frozenset(
+        t for t, cells in zip(titles, zip(*(row.cells for row in made), strict=True), strict=False) if _are_words(cells)
+    )
+    return ReportBoard(titles, words, made, len(rows) - len(made))
+
+
+def _are_words(cells: tuple[ReportCell, ...]) -> bool:
+    return any(isinstance(cell.value, str | bool) for cell in cells)
+
+
+def _cells(columns: list[Column[Row]], row: Row) -> Iterator[ReportCell]:
+    for column in columns:
+        value = column.value(row)
+        yield ReportCell(
+            column.text(row), value if isinstance(value, int | float) else str(value) if column.is_word else None
+        )
+
+
+def _settings(names: tuple[str, ...], config: TrialConfig) -> Iterator[ReportCell]:
+    neutral = config.neutral()
+    for name in names:
+        value = None if name in neutral else getattr(config, name)
+        text = DASH if value is None else f"{value:.3g}" if isinstance(value, float) else _word(value)
+        yield ReportCell(text, value if value is None or isinstance(value, int | float) else str(value))
+
+
+class Repeating:
+    """Writes commands that run one trial of a sweep again, on its images and out of the same cached stages.
+
+    Args:
+        facts: of the sweep.
+    """
+
+    def __init__(self, facts: Facts) -> None:
+        spec, data = facts.spec, facts.spec.data
+        own = data.model_dump(exclude_defaults=True, exclude={"path"})
+        self._sets = ["experiments=[]", *(f"data.{name}={_word(value)}" for name, value in own.items())]
+        self._words = ["carsweep", "run", spec.family, *(["--data", data.path] if data.path else [])]
+        self._out = [] if facts.folder.parent.name == "runs" else ["--out", str(facts.folder.parent)]
+        base = load_spec(spec.family, sets=self._sets, overrides={"data": data.path, "trials": 1})
+        self._base, self._searched = base.trial_config({}), base.search
+
+    def command(self, trial: TrialRecord) -> str:
+        """Return the command line, as a shell reads it; it sets what the packaged spec has otherwise."""
+        config, base = trial.trial_config, self._base.model_copy(update={"seed": trial.config.get("seed", 0)})
+        canonical, of_base, neutral = config.canonical(), base.canonical(), config.neutral()
+        wanted = [
+            name
+            for name in TrialConfig.model_fields
+            if name not in ("family", "seed", "processes")
+            if name in self._searched
+            or canonical.get(name) != of_base.get(name)
+            or (name not in neutral and getattr(config, name) != getattr(base, name))
+        ]
+        sets = [*self._sets, *(f"{name}={_word(getattr(config, name))}" for name in wanted)]
+        several = ["--gpus-per-trial", str(config.processes)] if config.processes > 1 else []
+        seed = ["--seed", str(config.seed)] if config.seed else []
+        return shlex.join([*self._words, "--trials", "1", "--set", *sets, *seed, *several, *self._out])
+
+
+def _word(value: Any) -> str:
+    """Write a value as ``--set`` reads it."""
+    return str(value).lower() if isinstance(value, bool) else repr(value) if isinstance(value, float) else str(value)

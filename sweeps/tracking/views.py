@@ -1,0 +1,141 @@
+"""A sweep as MLflow's page of runs shows it: a saved view that is its leaderboard, and the address that opens it.
+
+A saved view is a tag of the experiment; ``PAGES`` is the version of MLflow whose pages were seen to read it. What the
+page is asked to show is stored with it: which runs, by what they are sorted, the columns, and the first charts.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
+
+from carcls.catalog import FAMILIES
+from sweeps.tracking.names import BEST_DERIVED, NOTE, ROLE, STATE, SWEEP_ID, of_sweep
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+    from sweeps.spec.spec import SweepSpec
+
+PAGES = "3.17."
+_TAG, _SECTION = "mlflow.sharedViewState.", "carsweep"
+# MLflow opens an experiment on pages for language models unless this says that models are trained in it.
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+_WORKFLOW = {"workflowType": "machine_learning"}
+_OF_NEIGHBOURS, _OF_LOGITS = ("val_recall_at_5", "val_map_at_r"), ("val_top5", "val_loss")
+
+
+@dataclass(frozen=True, slots=True)
+class SavedView:
+    """What the page of runs is to show of one sweep, or of a job's sweeps together.
+
+    Attributes:
+        name: of the sweep or the job, in the page's menu of views.
+        key: names the view in an address.
+        query: MLflow's filter of the runs.
+        metrics: columns; the runs are sorted by the first.
+        is_loss: whether less is better in the first.
+        settings: columns for what is searched.
+        has_derived: whether trials answer for others, which have no runs.
+    """
+
+    name: str
+    key: str
+    query: str
+    metrics: tuple[str, ...]
+    is_loss: bool
+    settings: tuple[str, ...]
+    has_derived: bool
+
+    def tag(self, made: int) -> dict[str, str]:
+        """Return the tag of an experiment that stores it; ``made`` in milliseconds since 1970."""
+        state = base64.b64encode(zlib.compress(json.dumps(self.state()).encode())).decode()
+        view = {"name": self.name, "createdAt": made, "updatedAt": made, "state": f"deflate;{state}"}
+        return {_TAG + self.key: json.dumps(view)}
+
+    def state(self) -> dict[str, Any]:
+        """Return what the page is asked to show, in its own words; what is left out is as the page has it anyway."""
+        tags = (STATE, BEST_DERIVED) if self.has_derived else (STATE,)
+        columns = [f"metrics.`{name}`" for name in self.metrics] + [f"tags.`{name}`" for name in tags] + ["duration"]
+        columns += [f"params.`{name}`" for name in self.settings]
+        return {
+            **{name: value == "true" if name == "orderByAsc" else value for name, value in self._facets().items()},
+            "selectedColumns": columns,
+            "columnOrder": columns,
+            "columnWidths": {f"tags.`{BEST_DERIVED}`": 260},
+            "compareRunCharts": self._charts(),
+            # Further charts go behind these only in a section that somebody has put in order.
+            "compareRunSections": [{"uuid": _SECTION, "name": "Model metrics", "display": True, "isReordered": True}],
+        }
+
+    def address(self, experiments: Sequence[str], *, saved: bool) -> str:
+        """Return the address of the page, behind the server's.
+
+        Args:
+            experiments: ids of those that hold the runs; the view is saved in the first.
+            saved: whether it is, and the server's pages read it; otherwise the address itself filters and sorts.
+        """
+        asked = {"viewStateShareKey": self.key} if saved else self._facets()
+        if len(experiments) == 1:
+            return f"#/experiments/{experiments[0]}/runs?{urlencode({**_WORKFLOW, **asked}, quote_via=quote)}"
+        several = {"experiments": json.dumps(list(experiments), separators=(",", ":"))}
+        return f"#/compare-experiments/s?{urlencode({**several, **_WORKFLOW, **asked}, quote_via=quote)}"
+
+    def _facets(self) -> dict[str, str]:
+        order = {"orderByKey": f"metrics.`{self.metrics[0]}`", "orderByAsc": str(self.is_loss).lower()}
+        return {"searchFilter": self.query, **order}
+
+    def _charts(self) -> list[dict[str, Any]]:
+        place = {"metricSectionId": _SECTION, "deleted": False}
+        curves = {"type": "LINE", "uuid": "curves", "isGenerated": True, "runsCountToCompare": 10}
+        axes = {"xAxisKey": "step", "xAxisScaleType": "linear", "scaleType": "linear", "yAxisKey": "metric"}
+        line = {"metricKey": self.metrics[0], "lineSmoothness": 0, "range": {}, "yAxisExpressions": []}
+        parallel = {"type": "PARALLEL", "uuid": "settings", "isGenerated": False, "runsCountToCompare": 100}
+        lines = {"selectedParams": list(self.settings), "selectedMetrics": [self.metrics[0]], "showAllRuns": True}
+        follow = {"useGlobalXaxisKey": True, "useGlobalLineSmoothing": True}
+        charts = [{**curves, **axes, **line, **follow, **place}]
+        return [*charts, {**parallel, **lines, **place}] if self.settings else charts
+
+
+def show(client: MlflowClient, experiment: str, view: SavedView, note: str | None = None) -> None:
+    """Tell the page of an experiment that models are trained in it, a view, and what to say on its top."""
+    found = client.get_experiment(experiment)
+    wanted = {**_KIND, **view.tag(found.creation_time), **({} if note is None else {NOTE: note})}
+    for name, text in wanted.items():
+        if found.tags.get(name) != text:
+            client.set_experiment_tag(experiment, name, text)
+
+
+def view_of(specs: Mapping[str, SweepSpec], name: str) -> SavedView:
+    """Return the view of a sweep, or of several together.
+
+    Args:
+        specs: of the sweeps, by the id by which MLflow knows each.
+        name: of the sweep or the job.
+    """
+    known, each = list(specs), list(specs.values())
+    first = each[0].goals.first
+    neighbours = [FAMILIES[spec.family].neighbours for spec in each]
+    metrics = [quantity.metric for spec in each for quantity in spec.goals.objectives]
+    metrics += [
+        "val_accuracy",
+        *(_OF_LOGITS if not all(neighbours) else ()),
+        *(_OF_NEIGHBOURS if any(neighbours) else ()),
+    ]
+    alone = len(known) == 1
+    # There is no "or" in MLflow's filters; a job's sweeps have its name before their own.
+    query = of_sweep(known[0]) if alone else f"tags.`{SWEEP_ID}` LIKE '{name}-%' AND tags.`{ROLE}` = 'trial'"
+    return SavedView(
+        name=name,
+        key=known[0] if alone else f"{name}-job",
+        query=query,
+        metrics=tuple(dict.fromkeys(metrics)),
+        is_loss=first.direction == "minimize",
+        settings=tuple(dict.fromkeys(setting for spec in each for setting in spec.search)),
+        has_derived=any(neighbours),
+    )
