@@ -26,9 +26,10 @@ from soak import pids_of, title
 
 from carcls.data.config import DataConfig
 from carcls.data.dataset import prepare_dataset
+from carcls.evaluation.predictions import PREDICTIONS
 from carcls.machine import usable_cores, visible_gpus
 from carcls.stages import StageStore
-from carcls.training.trained import HISTORY, KIND, PREDICTIONS, read_history
+from carcls.training.trained import HISTORY, KIND, read_history
 from sweeps.engine.engine import EngineResult
 from sweeps.engine.probing import measure
 from sweeps.engine.resources import Machine

@@ -248,9 +248,12 @@ class Grid:
         least = [min(width, _LEAST) if can else width for width, can in zip(widths, folds, strict=True)]
         fits = sum(least) + 2 * last <= options.max_width
         drawn = Table(box=None, pad_edge=False, header_style="bold", show_header=self.header is not None)
-        for name, width in zip(names, least, strict=True):
+        for name, width, can in zip(names, least, folds, strict=True):
             justify: JustifyMethod = "left" if self.header is None or name in self.words else "right"
-            drawn.add_column(Text(name), justify=justify, overflow="fold", min_width=width if fits else None)
+            least_width = width if fits else None
+            # rich makes all columns narrower that may wrap, and then this one wide again: the table would be too wide
+            stays = fits and not can
+            drawn.add_column(Text(name), justify=justify, overflow="fold", min_width=least_width, no_wrap=stays)
         for row in self.rows:
             drawn.add_row(*map(Text, row))
         yield drawn

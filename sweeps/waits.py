@@ -28,10 +28,13 @@ class Waiting:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
         """Say nothing any more; when this returns, nothing is being said."""
         self._timer.cancel()
         self._timer.join()
 
     def trial_changed(self, _record: object) -> None:
         """The wait is over."""
-        self.__exit__()
+        self.end()

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from mlflow.entities import Run
 
+from carcls.data.config import DataSummary
 from carcls.outcome import Measurement
+from sweeps.spec.loading import load_spec
+from sweeps.spec.spec import SweepSpec
+from sweeps.spec.sweep_file import write_file
 from sweeps.tracking.mirror import Mirror
+from sweeps.tracking.mirror import mirror_of as tracking_mirror
 from sweeps.tracking.runs import SweepRuns
 from sweeps.tracking.store import Tracking, check_tracking
 from sweeps.tracking.updates import Update
@@ -80,3 +87,49 @@ def tracked_sweep(folder: Path, trials: int) -> Tracking:
         mirror.trial_changed(record(number, accuracies=()))
     assert mirror.close("complete")
     return tracking
+
+
+def searched_record(spec: SweepSpec, number: int) -> TrialRecord:
+    """Return an ended trial of a search, drawn by its number: it learns up to an accuracy that is its number's."""
+    random = Random(number)
+    drawn = {name: domain.draw(random) for name, domain in spec.search.items()}
+    config, best, epochs = (
+        spec.searched_config(drawn).model_dump(),
+        random.betavariate(4, 3),
+        6 if number % 3 == 0 else 2,
+    )
+    history = tuple(
+        Measurement(epoch, {
+            "val_accuracy": best * (1 - 0.6**epoch), "val_top5": 1 - 0.5 * (1 - best) * 0.6**epoch,
+            "val_loss": 4 * (1 - best) * 0.8**epoch, "train_loss": 4 * 0.7**epoch, "seconds": 10.0,
+        })
+        for epoch in range(1, epochs + 1)
+    )  # fmt: skip
+    status: Any = "complete" if epochs == 6 else "pruned"
+    return TrialRecord(
+        number=number,
+        experiment=None,
+        settings=drawn,
+        config=config,
+        status=status,
+        metrics=history[-1].metrics,
+        epochs=epochs,
+        seconds=10.0 * epochs,
+        reason="" if status == "complete" else "stopped after epoch 2: others were better by then",
+        history=history,
+        began=time.time() - 20.0 * (200 - number),
+    )
+
+
+def mirrored_sweep(out: Path, family: str, name: str, trials: int) -> list[TrialRecord]:
+    """Leave the file of a finished sweep in ``out``, and its runs in the database there; return its trials."""
+    spec = load_spec(family, overrides={"name": name, "trials": trials}, demo=True)
+    write_file(out / name, "sweep", None, [spec])  # one that is there keeps its id
+    data = DataSummary("pictures", "0123456789abcdef", 300, 20, {"train": 200, "validation": 50, "test": 50})
+    mirror = tracking_mirror(spec, out / name, check_tracking(None, out), data, print)
+    records = [searched_record(spec, number) for number in range(trials)]
+    mirror.bring_in_line(records)
+    best = max((one for one in records if one.status == "complete"), key=lambda one: one.metrics["val_accuracy"])
+    mirror.summarise(records, best=best.number, metrics={"test_accuracy": 0.5}, outcome=f"trial {best.number} wins")
+    assert mirror.close("complete", 300.0)
+    return records

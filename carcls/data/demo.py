@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import io
 import multiprocessing
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -50,7 +53,7 @@ def demo_counts() -> tuple[int, int, int]:
     return len(CLASSES), len(CLASSES) * _PER_CLASS["train"], len(CLASSES) * _PER_CLASS["test"]
 
 
-def write_demo(folder: Path) -> Path:
+def write_demo(folder: Path, progress: Callable[[int, int], None] = lambda _done, _total: None) -> Path:
     """Draw the demo data set into ``folder``; returns at once when it is already there.
 
     The folder appears complete or not at all: it is written under another name beside its place and then renamed. The
@@ -58,6 +61,7 @@ def write_demo(folder: Path) -> Path:
 
     Args:
         folder: where to; its parents are made.
+        progress: told how many pictures of how many are drawn.
 
     Raises:
         DataError: ``folder`` holds something else.
@@ -77,7 +81,7 @@ def write_demo(folder: Path) -> Path:
             f"demo folder must be writable, got {str(folder)!r} ({error}). Choose another --out."
         ) from error
     with draft as name:
-        _fill(Path(name))
+        _fill(Path(name), progress)
         Path(name).chmod(0o755)
         try:
             Path(name).replace(folder)
@@ -87,10 +91,15 @@ def write_demo(folder: Path) -> Path:
     return folder
 
 
-def _fill(folder: Path) -> None:
+def _fill(folder: Path, progress: Callable[[int, int], None]) -> None:
     labels, indices = np.divmod(np.arange(sum(demo_counts()[1:])), sum(_PER_CLASS.values()))
     with ProcessPoolExecutor(usable_cores(), mp_context=multiprocessing.get_context("spawn")) as pool:
-        drawn = list(pool.map(draw_image, labels.tolist(), indices.tolist(), chunksize=12))
+        with _unseen_main():  # while the processes start
+            images = pool.map(draw_image, labels.tolist(), indices.tolist(), chunksize=12)
+        drawn: list[tuple[Box, bytes]] = []
+        for picture in images:
+            drawn.append(picture)
+            progress(len(drawn), len(labels))
     records: list[ImageRecord] = []
     for split in _PER_CLASS:
         (folder / f"cars_{split}").mkdir()
@@ -100,6 +109,16 @@ def _fill(folder: Path) -> None:
         (folder / path).write_bytes(jpeg)
         records.append(ImageRecord(path, int(labels[place]), split, box))
     write_devkit(folder, [entry.name for entry in CLASSES], records)
+
+
+@contextmanager
+def _unseen_main() -> Iterator[None]:
+    """Keep processes that are spawned from running the caller's script once more, which need not be guarded for it."""
+    main, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def project(camera: Floats, points: Floats) -> Floats:

@@ -3,7 +3,7 @@ FACE = {
     "calibration": ("Calibration", "ConfidenceBin", "calibration"),
     "confusion": ("Cell", "ClassScore", "ConfusedPair", "class_scores", "confused_pairs", "count_answers"),
     "grouping": ("GroupScore", "car_groups", "group_scores"),
-    "predictions": ("StoredPredictions", "read_predictions", "read_probabilities"),
+    "predictions": ("PREDICTIONS", "StoredPredictions", "read_predictions", "read_probabilities"),
     "significance": (
         "LEVEL",
         "NO_DIFFERENCE",

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 from carcls.errors import InputError
 
+PREDICTIONS = "validation.npz"
+"""The file of a stage that holds the answers to the validation images."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredPredictions:

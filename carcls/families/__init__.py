@@ -211,5 +211,6 @@ def _require_random(config: TrialConfig) -> None:
 FACE = {
     "nearest": ("find_nearest",),
     "retrieval": ("RetrievalTrial",),
+    "votes": ("kept_answers",),
 }
 """What other rooms may import, by module."""

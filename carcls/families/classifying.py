@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from carcls.config import TrialConfig
 from carcls.data.dataset import Dataset
 from carcls.evaluation.metrics import classification_metrics, softmax
+from carcls.evaluation.predictions import PREDICTIONS
 from carcls.models.classifier import Classifier
 from carcls.neighbours.gallery import Gallery
 from carcls.outcome import Outcome, Report
 from carcls.stages import StageStore
 from carcls.training.measured import costs_of
-from carcls.training.trained import PREDICTIONS, TrainedClassifier, read_history
+from carcls.training.trained import TrainedClassifier, read_history
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from carcls.neighbours.search import Neighbours, find_neighbours
 from carcls.stages import StageStore
 from carcls.training.trained import TrainedClassifier
 
+# What it takes to load a network, about.
+LOADING_SECONDS = 1.0
 # Row of the data set, its class, and the class that it was taken for.
 Mistaken = tuple[int, int, int]
 # By rows the k nearest training images: their rows and distances.
@@ -48,7 +50,7 @@ def find_nearest(
         model: the outcome's ``model``.
         mistakes: validation images.
         k: at most so many for each.
-        seconds: that embedding may take.
+        seconds: that loading the network and embedding may take.
         per_image: seconds that an image is expected to take; infinity where that is not known.
 
     Raises:
@@ -92,7 +94,7 @@ def _among_both(
         gallery = train[np.isin(data.labels[train], mistake[1:])]
         unknown = [row for row in (mistake[0], *gallery.tolist()) if row not in known]
         took = time.perf_counter() - start
-        more = len(unknown) * (took / len(known) if known else per_image)
+        more = len(unknown) * took / len(known) if known else len(unknown) * per_image + LOADING_SECONDS
         if took + more > seconds:
             if found:
                 break

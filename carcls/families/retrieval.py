@@ -15,15 +15,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from carcls.config import NEIGHBOUR_SETTINGS, Distance, TrialConfig, Vote
+from carcls.config import Distance, TrialConfig, Vote
 from carcls.data.dataset import Dataset
 from carcls.evaluation.metrics import answer_metrics, neighbours_needed, retrieval_metrics
+from carcls.evaluation.predictions import PREDICTIONS
 from carcls.families.extractor import Extractor, read_embeddings
+from carcls.families.votes import VOTES, votes_key
 from carcls.models.classifier import Classifier
 from carcls.neighbours.gallery import Gallery
 from carcls.neighbours.search import Neighbours
@@ -32,9 +34,8 @@ from carcls.outcome import DerivedTrial, Measurement, Outcome, Report
 from carcls.stages import StageStore, write_json
 from carcls.training.images import pick_device
 from carcls.training.measured import costs_of
-from carcls.training.trained import PREDICTIONS, TrainedClassifier, save_predictions
+from carcls.training.trained import TrainedClassifier, save_predictions
 
-VOTES, VOTES_VERSION = "votes", 1
 NEIGHBOURS, NEIGHBOURS_VERSION = "neighbours", 2
 TIMES = "times.json"
 MOST_K = 50
@@ -69,7 +70,7 @@ class RetrievalTrial:
                 last.append(measurement)
 
         embeddings = self._extractor.get_or_embed(report_but_last)
-        reused = self.stages.has(VOTES, self._votes_key(embeddings))
+        reused = self.stages.has(VOTES, votes_key(self.config, embeddings))
         predictions = self.answer_validation(embeddings)
         known = last[-1].metrics if last else {}
         trained = {"train_loss": known["train_loss"], "val_classifier_accuracy": known["val_accuracy"]} if known else {}
@@ -110,7 +111,7 @@ class RetrievalTrial:
             rows = self.data.splits.validation
             save_predictions(folder / PREDICTIONS, rows, self.data.labels[rows], said[-1], shares)
 
-        folder = self.stages.get_or_make(VOTES, self._votes_key(embeddings), answer)
+        folder = self.stages.get_or_make(VOTES, votes_key(self.config, embeddings), answer)
         return (folder.relative_to(self.stages.root) / PREDICTIONS).as_posix()
 
     def neighbours(self, embeddings: Path) -> Neighbours:
@@ -124,13 +125,6 @@ class RetrievalTrial:
         labels, classes = self.data.labels[self.data.splits.train], len(self.data.classes)
         return count_votes(found, labels, classes, vote=vote, temperature=self.config.temperature)
 
-    def _votes_key(self, embeddings: Path) -> dict[str, Any]:
-        return self._key(embeddings, NEIGHBOUR_SETTINGS, version=VOTES_VERSION)
-
-    def _key(self, embeddings: Path, names: tuple[str, ...], **others: Any) -> dict[str, Any]:
-        settings = self.config.canonical()
-        return {"embeddings": embeddings.name, **{name: settings[name] for name in names}, **others}
-
     def _rankings(self, embeddings: Path) -> dict[Distance, tuple[Neighbours, float, float]]:
         """Return by distance enough neighbours for every k up to 50, the trial's own, and the measures.
 
@@ -139,8 +133,9 @@ class RetrievalTrial:
         """
         gallery = self.data.labels[self.data.splits.train]
         most = min(len(gallery), max(MOST_K, self.config.k, neighbours_needed(gallery)))
-        names = ("pooling", "l2_normalize", "whitening", "whitening_dim")
-        key = self._key(embeddings, names, most=most, version=NEIGHBOURS_VERSION)
+        settings, names = self.config.canonical(), ("pooling", "l2_normalize", "whitening", "whitening_dim")
+        own = {name: settings[name] for name in names}
+        key = {"embeddings": embeddings.name, **own, "most": most, "version": NEIGHBOURS_VERSION}
         folder = self.stages.get_or_make(NEIGHBOURS, key, lambda folder: self._rank(folder, embeddings, most))
         times = json.loads((folder / TIMES).read_text(encoding="utf-8"))
         return {distance: (_load(folder, distance), *times[distance]) for distance in _DISTANCES}

@@ -2,6 +2,6 @@ FACE = {
     "images": ("pick_device",),
     "measured": ("costs_of", "count_parameters"),
     "embeddings": ("Embedder", "part_of"),
-    "trained": ("PREDICTIONS", "TrainedClassifier", "read_history", "save_predictions"),
+    "trained": ("TrainedClassifier", "read_history", "save_predictions"),
 }
 """What other rooms may import, by module."""

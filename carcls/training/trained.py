@@ -20,6 +20,7 @@ from carcls.data.dataset import Dataset
 from carcls.disk import replacing
 from carcls.errors import BadData, DamagedCheckpoint
 from carcls.evaluation.metrics import softmax
+from carcls.evaluation.predictions import PREDICTIONS
 from carcls.machine import keep_freed_memory
 from carcls.models.backbones import Backbone
 from carcls.models.classifier import Classifier, build_classifier, stand_in
@@ -46,7 +47,6 @@ from carcls.unfreezing import first_unfrozen, unfrozen_stages
 
 KIND = "training"
 HISTORY = "history.json"
-PREDICTIONS = "validation.npz"
 VERSION = 4
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from contextlib import suppress
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 _EPILOG = """\b
 Examples:
@@ -13,6 +17,7 @@ Examples:
   carsweep run transfer --data stanford_cars   a real data set
   carsweep run all                             all families, as one job
   carsweep run transfer --dry-run --trials 50  its plan, and an estimate
+  carsweep explain dropout                     all about a setting
   carsweep status                              the status of the latest one
   carsweep resume NAME --trials +20            go on, or extend a sweep
   carsweep reproduce --data stanford_cars      the documented experiments
@@ -39,6 +44,7 @@ _COMMANDS = {
     "gc": ("removal:gc", "Remove cached stages that no sweep needs any more."),
     "list": ("listing:listing", "List settings, backbones, experiments or specs."),
     "explain": ("explain:explain", "Tell all about a setting, an experiment or an objective."),
+    "completion": ("completing:completion", "Print the script that lets a shell complete words."),
     "delete": ("removal:delete", "Remove a sweep, with its runs in MLflow."),
     "tracking": ("tracking:tracking", "Keep MLflow in line with the sweeps."),
     "ui": ("ui:ui", "Open MLflow's pages on a sweep."),
@@ -59,6 +65,14 @@ class LazyGroup(click.Group):
         module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
         command: click.Command = getattr(import_module(f"sweeps.cli.{module}"), attribute)
         return command
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete names of commands and options, importing no command."""
+        from click.shell_completion import CompletionItem
+
+        names = ((name, command.short_help) for name, command in self.commands.items() if name.startswith(incomplete))
+        options = super(click.Group, self).shell_complete(ctx, incomplete)
+        return [*(CompletionItem(name, help=text) for name, text in names), *options]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the list of commands from their one-line helps, importing none."""

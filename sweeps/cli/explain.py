@@ -7,12 +7,11 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.text import Text
 
 from carcls.errors import InputError, nearest, shown
 from sweeps.cli.exits import DONE
 from sweeps.cli.listing import default_text, searched_text
-from sweeps.cli.options import option_of
+from sweeps.cli.options import Known, option_of
 from sweeps.cli.output import Streams, answering
 from sweeps.text import Grid, settings_text
 
@@ -29,13 +28,15 @@ _VALUE, _RANGE = "VALUE", "{low: LOW, high: HIGH}"
 
 
 @click.command("explain")
-@click.argument("key")
+@click.argument("key", type=Known("key"))
 @answering
 def explain(streams: Streams, key: str) -> int:
     """Tell all about KEY: a setting, a documented experiment, or an objective.
 
     A setting is named as --set and specs name it: dropout, data.margin, search.dropout.high, early_stopping.reduction.
     """
+    from rich.text import Text
+
     from sweeps.spec.documented import EXPERIMENTS
     from sweeps.spec.objectives import QUANTITIES
     from sweeps.spec.settings import settings, settings_about

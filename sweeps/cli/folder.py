@@ -12,7 +12,7 @@ from rich.text import Text
 
 from carcls.errors import InputError
 from sweeps.cli.exits import DONE, FAILED
-from sweeps.cli.options import options
+from sweeps.cli.options import SWEEP, options
 from sweeps.cli.output import (
     Streams,
     accuracy_of,
@@ -23,9 +23,7 @@ from sweeps.cli.output import (
     resume_command,
     say,
 )
-from sweeps.results.result import saved_text
 from sweeps.text import Column, counts_text, minute, percent, plural, settings_text, table_of
-from sweeps.trial import stage_use
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -68,7 +66,7 @@ def runs(streams: Streams, out: Path) -> int:
 
 
 @click.command("status")
-@click.argument("name", required=False)
+@click.argument("name", type=SWEEP, required=False)
 @options("out")
 @answering
 def status(streams: Streams, name: str | None, out: Path) -> int:
@@ -77,6 +75,7 @@ def status(streams: Streams, name: str | None, out: Path) -> int:
     It is read from the sweep's own files, at any time, also while the sweep runs; it needs no GPU and no Ray.
     """
     from sweeps.run.status import sweep_status, sweeps_in
+    from sweeps.trial import stage_use
 
     names = sweeps_in(out, name) if name else sweeps_in(out)[:1]
     if not names:
@@ -91,6 +90,9 @@ def status(streams: Streams, name: str | None, out: Path) -> int:
 
 def status_lines(sweep: SweepStatus, out: Path) -> Iterator[str]:
     """Yield what a person wants to know of a sweep, a line each."""
+    from sweeps.results.result import saved_text
+    from sweeps.trial import stage_use
+
     values, best, trials = sweep.as_dict(), sweep.board.best, sweep.board.trials
     holder = f" by {sweep.holder}" if sweep.holder else ""
     yield f"{sweep.name} ({sweep.spec.family}): {sweep.state}{holder}"
@@ -116,7 +118,7 @@ def status_lines(sweep: SweepStatus, out: Path) -> Iterator[str]:
 
 
 @click.command("compare")
-@click.argument("sweeps", metavar="[SWEEP]…", nargs=-1)
+@click.argument("sweeps", type=SWEEP, metavar="[SWEEP]…", nargs=-1)
 @options("out")
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="Rows of each leaderboard to show.")
 @answering
@@ -161,8 +163,8 @@ def _compared(comparison: Comparison, top: int, *, wide: bool) -> Iterator[Rende
 
 
 @click.command("diff")
-@click.argument("first", metavar="A")
-@click.argument("second", metavar="B")
+@click.argument("first", type=SWEEP, metavar="A")
+@click.argument("second", type=SWEEP, metavar="B")
 @options("out")
 @answering
 def diff(streams: Streams, first: str, second: str, out: Path) -> int:
@@ -196,7 +198,7 @@ def _different(one: Difference) -> Iterator[RenderableType]:
 
 
 @click.command("stop")
-@click.argument("name")
+@click.argument("name", type=SWEEP)
 @click.option("--now", is_flag=True, help="Do not wait for the epochs that run.")
 @click.option("--wait", type=click.FloatRange(min=0), default=120.0, show_default=True, help="Seconds to wait for it.")
 @options("out")

@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.text import Text
 
 from carcls.catalog import BACKBONES, FAMILIES
 from sweeps.cli.exits import DONE
@@ -37,7 +36,7 @@ _PARTS = {
 
 @click.command("list")
 @click.argument("kind", type=Names(["backbones", "experiments", "settings", "specs"]))
-@click.argument("family", type=FAMILY, required=False)
+@click.argument("family", type=FAMILY, metavar="[FAMILY]", required=False)
 @answering
 def listing(streams: Streams, kind: str, family: str | None) -> int:
     """List what can be named: backbones, documented experiments, packaged specs, or all settings.
@@ -90,6 +89,8 @@ def _specs() -> Listed:
 
 
 def _settings(families: Sequence[str]) -> Listed:
+    from rich.text import Text
+
     from sweeps.spec.settings import settings
 
     known = [setting for setting in settings().values() if any(family in setting.families for family in families)]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from rich.text import Text
 
 from sweeps.engine.budget import status_text
 from sweeps.results.leaderboard import half_width
-from sweeps.text import DASH, duration, percent, plural, settings_text, size_text
+from sweeps.text import DASH, duration, percent, plural, size_text
 
 if TYPE_CHECKING:
     from sweeps.cli.state import SweepState
@@ -23,16 +23,17 @@ _TALL, _NOTES = 20, 3
 
 
 class _Signs(NamedTuple):
-    """What is drawn with: a bar's cells, done and not; the heights of a curve; between parts; for what is left out."""
+    """What is drawn with: cells of a bar that are done, and not; heights of a curve; what stands for these words."""
 
     done: str
     left: str
     heights: str
     between: str
     more: str
+    about: str
 
 
-_UNICODE, _ASCII = _Signs("━", "─", "▁▂▃▄▅▆▇█", " · ", "…"), _Signs("#", "-", "_.:-=+*#", " | ", "...")
+_UNICODE, _ASCII = _Signs("━", "─", "▁▂▃▄▅▆▇█", " · ", "…", "±"), _Signs("#", "-", "_.:-=+*#", " | ", "...", "+/-")
 
 
 class _Layout(NamedTuple):
@@ -68,7 +69,11 @@ def draw(state: SweepState, width: int, height: int, *, ascii_only: bool = False
     hidden = len(state.trials) - len(rows)
     more = [Text(f"{signs.more} and {plural(hidden, 'more trial')}", "dim")] if hidden else []
     lines = [*above, *(_table(state, rows, width, signs) if rows else []), *more]
-    return Text("\n", no_wrap=True, overflow="crop").join(_cut(line, width, signs) for line in lines[:height])
+    lines = [_cut(line, width, signs) for line in lines[:height]]
+    lines[-1] = _cut(
+        lines[-1], max(1, width - 2), signs
+    )  # the cursor rests behind it: ^C must not wrap to a line below
+    return Text("\n", no_wrap=True, overflow="crop").join(lines)
 
 
 def _cut(text: Text, width: int, signs: _Signs, *, pad: bool = False) -> Text:
@@ -81,8 +86,8 @@ def _cut(text: Text, width: int, signs: _Signs, *, pad: bool = False) -> Text:
 
 def _line(label: str, parts: Sequence[str], width: int, signs: _Signs) -> Text:
     """Write a line of as many parts as it has room for, of the first at least its beginning."""
-    said = parts[0]
-    for part in parts[1:]:
+    said, *others = (part.replace("±", signs.about) for part in parts)
+    for part in others:
         if _LABEL + len(said) + len(signs.between) + len(part) > width:
             break
         said += signs.between + part
@@ -152,7 +157,8 @@ def _spent_text(state: SweepState) -> list[str]:
     said = status_text(state.status, state.spec)
     said += [f"{plural(spent.epochs, 'epoch')} trained"] if state.spec.epochs_budget is None else []
     said += [f"cached stages saved {duration(saved)}"] if saved else []
-    return [*said, *([f"{duration(spent.seconds)} of trials"] if spent.seconds else [])]
+    seconds = spent.seconds + sum(state.seconds_of(record) - record.seconds for record in state.trials)
+    return [*said, f"{duration(seconds)} of trials"]
 
 
 # The trials
@@ -177,7 +183,8 @@ def _table(state: SweepState, rows: Sequence[TrialRecord], width: int, signs: _S
         state.spec.goals.first,
         state.facts,
     )
-    best, deciding = state.status.best if state.status else None, [state.deciding[row.number] for row in rows]
+    best, by_trial = state.status.best if state.status else None, state.deciding
+    deciding = [by_trial[row.number] for row in rows]
     is_best = [best is not None and row.number == best.network for row in rows]
     values = [record.measured(goal.metric) for record in deciding]
     words = [DASH if value is None else goal.write(value) for value in values]
@@ -195,9 +202,7 @@ def _table(state: SweepState, rows: Sequence[TrialRecord], width: int, signs: _S
         drawn = [sparkline(curve, layout.curve, min(span), max(span), signs.heights) for curve in curves]
         columns.append(_column("curve", [Text(curve) for curve in drawn]))
     if layout.has_times:
-        columns.append(
-            _column("time", [Text(duration(row.seconds) if row.seconds else DASH) for row in rows], right=True)
-        )
+        columns.append(_column("time", [Text(duration(state.seconds_of(row))) for row in rows], right=True))
     room = width - sum(column[0].cell_len + layout.gap for column in columns)
     settings = [_words(row, facts[by.number].settings, room) for row, by in zip(rows, deciding, strict=True)]
     columns.append([Text("settings"), *map(Text, settings)])
@@ -236,11 +241,13 @@ def sparkline(values: Sequence[float], length: int, low: float, high: float, hei
     return "".join(heights[round((values[place] - low) * steps)] for place in places)
 
 
-def _words(record: TrialRecord, settings: Mapping[str, Any], room: int) -> str:
-    """Write what a trial is: its name if it has one and two settings, more of them where all of these have room."""
-    short = {name: float(f"{value:.2g}") if isinstance(value, float) else value for name, value in settings.items()}
-    said = [settings_text({name: value}) for name, value in short.items()]
-    if record.experiment or record.confirms is not None:
-        said = [record.name.rpartition("/")[2], *said]
-    shown = max((n for n in range(len(said) + 1) if len(" ".join(said[:n])) <= room), default=0)
-    return " ".join(said[: max(2, shown)])
+def _words(record: TrialRecord, settings: Sequence[str], room: int) -> str:
+    """Write what a trial is: its name if it has one, then settings; two of these in all, and what else has room."""
+    named = [record.name.rpartition("/")[2]] if record.experiment or record.confirms is not None else []
+    first, second, *others = (*named, *settings, "", "")
+    said = f"{first} {second}"
+    for word in others:
+        if len(said) + 1 + len(word) > room:
+            break
+        said += f" {word}"
+    return said.rstrip()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from carcls.catalog import FAMILIES
 from carcls.errors import nearest
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -21,9 +24,29 @@ class Names(click.Choice[str]):
     def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
         """Name the nearest; click has named all."""
         meant = nearest(str(value), map(str, self.choices)).partition(" Known:")[0]
-        return super().get_invalid_choice_message(value, ctx) + (f".{meant}" if meant else "")
+        return super().get_invalid_choice_message(value, ctx).rstrip(".") + (f".{meant}" if meant else ".")
 
 
+class Known(click.ParamType[str]):
+    """Words of any form, of which a shell completes those that ``carsweep`` knows (see ``sweeps.cli.completing``).
+
+    Args:
+        kind: ``sweep``, ``setting`` (KEY=VALUE), ``key`` (of ``carsweep explain``) or ``experiment``.
+    """
+
+    name = "text"
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:  # noqa: ARG002 - click's
+        """Return the known words that begin with what is there."""
+        from sweeps.cli.completing import complete
+
+        return complete(self.kind, ctx, incomplete)
+
+
+SWEEP, SETTING = Known("sweep"), Known("setting")
 FAMILY = Names([*FAMILIES])
 
 
@@ -43,6 +66,11 @@ class SettingsCommand(click.Command):
             else:
                 raise
             raise click.UsageError(error.message + remedy, ctx) from None
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete what may follow the words of a ``--set`` as well."""
+        more = SETTING.shell_complete(ctx, self.params[0], incomplete) if ctx.params.get("sets") else []
+        return [*more, *super().shell_complete(ctx, incomplete)]
 
 
 def repeat_set(arguments: list[str]) -> list[str]:
@@ -91,8 +119,17 @@ _OBJECTIVES = "What to optimize: accuracy, f1, top5, loss, predict_time, paramet
 _OPTIONS: dict[str, dict[str, Any]] = {
     "spec": {"metavar": "FILE", "type": _PATH, "help": "YAML with the whole sweep."},
     "no-spec": {"hidden": True},
-    "data": {"metavar": "PATH", "help": "Data set: Stanford Cars' devkit, or class folders. Default: demo cars."},
-    "set": {"metavar": "KEY=VALUE …", "multiple": True, "help": "Fix a setting; repeatable, several at once."},
+    "data": {
+        "metavar": "PATH",
+        "type": click.Path(),
+        "help": "Data set: Stanford Cars' devkit, or class folders. Default: demo cars.",
+    },
+    "set": {
+        "metavar": "KEY=VALUE …",
+        "type": SETTING,
+        "multiple": True,
+        "help": "Fix a setting; repeatable, several at once.",
+    },
     "trials": {"type": int, "help": "How many trials, the documented experiments included."},
     "hours": {"metavar": "H", "help": "Start no trial after this long: hours, or 90m, 1h30m."},
     "epochs-budget": {"type": int, "help": "Start no trial once all trials together have trained this many epochs."},

@@ -11,7 +11,7 @@ import click
 
 from carcls.errors import InputError
 from sweeps.cli.exits import DONE, FAILED
-from sweeps.cli.options import options
+from sweeps.cli.options import SWEEP, options
 from sweeps.cli.output import Streams, answering
 from sweeps.text import parse_size, plural, size_text
 
@@ -78,7 +78,7 @@ def _cleared_lines(cleared: Cleared) -> list[str]:
 
 
 @click.command("delete")
-@click.argument("name")
+@click.argument("name", type=SWEEP)
 @options("out", "known-tracking-uri")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--dry-run", is_flag=True, help="Tell what would be removed, and remove nothing.")

@@ -9,12 +9,12 @@ import click
 
 from carcls.errors import InputError
 from sweeps.cli.exits import DONE
-from sweeps.cli.options import options
+from sweeps.cli.options import SWEEP, options
 from sweeps.cli.output import Streams, answering
 
 
 @click.command("report")
-@click.argument("names", metavar="[NAME]…", nargs=-1)
+@click.argument("names", type=SWEEP, metavar="[NAME]…", nargs=-1)
 @options("out")
 @click.option(
     "--output",

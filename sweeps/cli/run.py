@@ -13,7 +13,7 @@ import click
 
 from carcls.catalog import FAMILIES
 from sweeps.cli.exits import DONE, FAILED, INTERRUPTED, kept_in
-from sweeps.cli.options import FAMILY, OF_A_RUN, SettingsCommand, options
+from sweeps.cli.options import FAMILY, OF_A_RUN, SETTING, SWEEP, Known, SettingsCommand, options
 from sweeps.cli.output import Streams, answering, resume_command
 from sweeps.interrupts import last_words
 from sweeps.text import plural, rough_duration
@@ -30,6 +30,7 @@ Examples:
   carsweep run {family}
   carsweep run {family} --data stanford_cars --trials 30 --hours 8
   carsweep run {family} --set {example}
+  carsweep run {family} --print-spec > my.yaml
   carsweep run {family} --spec my.yaml --dry-run
 
 Whatever --set can set: carsweep list settings {family}. All about one: carsweep explain dropout"""
@@ -189,10 +190,12 @@ _add(
 
 
 @click.command("resume", cls=SettingsCommand, epilog=_RESUME_EPILOG)
-@click.argument("name")
+@click.argument("name", type=SWEEP)
 @click.option("--trials", metavar="N|+N", help="How many trials in all, or how many more.")
 @click.option("--hours", metavar="H|+H", help="Start no trial after so long from now: 1.5, 90m, 1h30m.")
-@click.option("--set", "sets", metavar="KEY=VALUE …", multiple=True, help="Change a setting, or search.X.")
+@click.option(
+    "--set", "sets", type=SETTING, metavar="KEY=VALUE …", multiple=True, help="Change a setting, or search.X."
+)
 @options("concurrency", "cpus-per-trial", "gpus-per-trial", "out", "known-tracking-uri", "address", "notify")
 @click.option("--dry-run", is_flag=True, help="Print what would change, and stop.")
 @answering
@@ -231,7 +234,7 @@ def resume(
 
 
 @click.command("reproduce", cls=SettingsCommand, epilog=_REPRODUCE_EPILOG)
-@click.argument("experiments", metavar="[EXPERIMENT]…", nargs=-1)
+@click.argument("experiments", type=Known("experiment"), metavar="[EXPERIMENT]…", nargs=-1)
 @click.option("--family", type=FAMILY, help="Only this family's.")
 @click.option("--scale", type=click.Choice(["documented", "demo"]), default="documented", help="How large they run.")
 @options("data", "set", "cpus-per-trial", "gpus-per-trial", "concurrency", "name", "out", "tracking-uri")

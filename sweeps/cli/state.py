@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sweeps.results.leaderboard import find_best
 from sweeps.spec.space import Range
+from sweeps.text import settings_text
 from sweeps.trial import NOTHING
 
 if TYPE_CHECKING:
@@ -27,13 +28,13 @@ class TrialFacts:
     Attributes:
         record: it was found out of.
         curve: validation accuracies in [0, 1], by epoch.
-        settings: as ``distinguishing`` returns them.
+        settings: as ``distinguishing`` returns them, in words, to two digits.
         saved: seconds that the cached stages took to make which it found made.
     """
 
     record: TrialRecord
     curve: Sequence[float]
-    settings: Mapping[str, Any]
+    settings: Sequence[str]
     saved: float
 
 
@@ -45,7 +46,7 @@ class SweepState:
         spec: of the sweep.
         status: what is spent and what is to come; None before the first trial.
         facts: of all trials by number, derived ones and those of earlier sessions among them.
-        at_work: numbers of the trials that this session has begun.
+        told: when each trial that this session has begun was told last, in seconds of the session.
         data: the numbers of the images; None before they are read.
         use: what the machine does; None where nobody looked.
         began: what was spent when this session began.
@@ -57,7 +58,7 @@ class SweepState:
     spec: SweepSpec
     status: BudgetStatus | None = None
     facts: Mapping[int, TrialFacts] = field(default_factory=dict)
-    at_work: frozenset[int] = frozenset()
+    told: Mapping[int, float] = field(default_factory=dict)
     data: DataSummary | None = None
     use: MachineUse | None = None
     began: Spent = NOTHING
@@ -93,13 +94,20 @@ class SweepState:
             return "refused"
         if record.status != "running":
             return record.status
-        return "unfinished" if self.is_over else "running" if record.number in self.at_work else "waiting"
+        return "unfinished" if self.is_over else "running" if record.number in self.told else "waiting"
+
+    def seconds_of(self, record: TrialRecord) -> float:
+        """Return how long a trial has taken: what it has told, and while it runs the time since then."""
+        since = self.told.get(record.number) if record.status == "running" else None
+        return record.seconds + (0.0 if since is None else max(0.0, self.seconds - since))
 
 
 def facts_of(record: TrialRecord, spec: SweepSpec) -> TrialFacts:
     """Return the facts of a record; reads its epochs from the journal."""
     curve = [measurement.metrics["val_accuracy"] for measurement in record.history]
-    return TrialFacts(record, curve, distinguishing(record, spec), record.saved)
+    settings = distinguishing(record, spec).items()
+    short = ((name, float(f"{value:.2g}") if isinstance(value, float) else value) for name, value in settings)
+    return TrialFacts(record, curve, [settings_text({name: value}) for name, value in short], record.saved)
 
 
 def distinguishing(record: TrialRecord, spec: SweepSpec) -> dict[str, Any]:

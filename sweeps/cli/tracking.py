@@ -11,7 +11,7 @@ import click
 
 from carcls.errors import InputError
 from sweeps.cli.exits import DONE, FAILED
-from sweeps.cli.options import FAMILY, options
+from sweeps.cli.options import FAMILY, SWEEP, options
 from sweeps.cli.output import Streams, answering, resume_command
 from sweeps.cli.ui import store_of
 from sweeps.text import percent, plural, points
@@ -27,7 +27,7 @@ def tracking() -> None:
 
 
 @tracking.command("repair", short_help="Bring MLflow in line with a sweep.")
-@click.argument("name")
+@click.argument("name", type=SWEEP)
 @options("out", "known-tracking-uri")
 @answering
 def repair(streams: Streams, name: str, out: Path, tracking_uri: str | None) -> int:

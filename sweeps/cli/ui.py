@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -11,13 +10,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
 
 from carcls.errors import InputError, TrackingError, mask_secrets
 from sweeps.cli.exits import DONE
-from sweeps.cli.options import options
+from sweeps.cli.options import SWEEP, options
 from sweeps.interrupts import uninterrupted
 
 _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -27,7 +27,7 @@ _ALL = "#/experiments?workflowType=machine_learning"
 
 
 @click.command("ui")
-@click.argument("sweep", metavar="[NAME]", required=False)
+@click.argument("sweep", type=SWEEP, metavar="[NAME]", required=False)
 @options("out")
 @click.option("--tracking-uri", metavar="URI", help="MLflow store to show instead; needed when it has a password.")
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port to listen on.")
@@ -87,26 +87,24 @@ def _recorded_uri(out: Path, name: str) -> str | None:
 
 
 def _dashboard(out: Path, name: str | None, host: str, port: int) -> list[str]:
-    """Return the command that shows the journal of a sweep.
+    """Return the command that shows the search of a sweep.
 
     Raises:
-        InputError: it is not installed, or NAME is not of one sweep that has begun.
+        InputError: optuna-dashboard is not installed, or NAME is not of one sweep that has begun.
     """
     from sweeps.run.status import sweeps_in
-    from sweeps.study.journal import JOURNAL
+    from sweeps.spec.sweep_file import has_begun
 
-    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
-    program = shutil.which("optuna-dashboard", path=path)
-    if program is None:
+    if find_spec("optuna_dashboard") is None:
         raise InputError("--optuna must find optuna-dashboard, got none. Install it: pip install optuna-dashboard")
     sweeps = sweeps_in(out, name)
     if not sweeps or (name is not None and len(sweeps) > 1):
-        has = ", ".join(sweeps) or "none"
+        has = ", ".join(sweeps) or "no sweep"
         raise InputError(f"NAME must be of one sweep for --optuna, got {name!r}, which has {has}. Name one of them.")
-    journal = out.resolve() / sweeps[0] / JOURNAL
-    if not journal.is_file():
-        raise InputError(f"NAME must be of a sweep that has begun, got {sweeps[0]!r}: it has no {JOURNAL} yet.")
-    return [program, str(journal), "--host", host, "--port", str(port)]
+    folder = out.resolve() / sweeps[0]
+    if not has_begun(folder):
+        raise InputError(f"NAME must be of a sweep that has begun, got {folder.name!r}: it has no trials yet.")
+    return [sys.executable, "-m", "sweeps.study.dashboard", str(folder), host, str(port)]
 
 
 def _serve(command: Sequence[str], environment: Mapping[str, str], say: Callable[[], str]) -> int:

@@ -58,9 +58,9 @@ class SweepView:
         self._base = spec.trial_config({}).model_dump()
         self._began = self._heard = time.monotonic()
         self._console, self._machine = console, MachineWatch(stages, has_gpus=spec.gpus_per_trial != 0)
-        columns = (TextColumn("reading images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = Progress(*columns, console=console)
-        self._reading, self._tenths = self._bar.add_task("reading images"), -1
+        self._reading, self._tenths = self._bar.add_task(""), ("", -1)
         # A callable is drawn at each refresh, so that the clock runs between events.
         live = Live(self, console=console, refresh_per_second=2)
         self._live = live if console.is_terminal and not console.is_dumb_terminal else None
@@ -85,20 +85,21 @@ class SweepView:
         """Print a sentence, above the picture."""
         say(self._console, mask_secrets(text))
 
-    def packing(self, done: int, total: int) -> None:
+    def packing(self, done: int, total: int, what: str = "reading images") -> None:
         """Draw the bar of the images read, or print a line at each tenth of them."""
         if self._live:
+            if self._bar.tasks[0].description != what:
+                self._bar.reset(self._reading, description=what)
             self._bar.update(self._reading, completed=done, total=total)
             self._live.start()
-        elif (tenths := 10 * done // max(1, total)) != self._tenths:
+        elif (tenths := (what, 10 * done // max(1, total))) != self._tenths:
             self._tenths = tenths
-            self.note(f"reading images: {done} of {total}")
+            self.note(f"{what}: {done} of {total}")
 
     def on_data(self, data: DataSummary) -> None:
         """Remember how many images accuracies are measured on; draw the picture from now on."""
         self.state = replace(self.state, data=data)
-        if self._live:
-            self._live.start()
+        self._show()
 
     def on_status(self, status: BudgetStatus) -> None:
         """Remember it for the next line or picture, with the facts of the trials that it tells anew."""
@@ -111,11 +112,9 @@ class SweepView:
 
     def trial_changed(self, record: TrialRecord) -> None:
         """Draw the trial from now on, or print what it tries, how far it is, or how it ended."""
-        is_new = record.number not in self.state.at_work
-        self.state = replace(self.state, at_work=self.state.at_work | {record.number})
-        if self._live:
-            self._machine.start()
-            self._live.start()
+        is_new = record.number not in self.state.told
+        self.state = replace(self.state, told={**self.state.told, record.number: time.monotonic() - self._began})
+        if self._show():
             return
         trial = f"trial {record.number}"
         if is_new and not record.refused:
@@ -125,6 +124,13 @@ class SweepView:
             self.note(f"{trial} {_end_of(record)} | {self.how_far()}")
         elif not is_new:
             self.note(f"{trial} epoch {epoch_of(record)}: val accuracy {accuracy_of(record)}")
+
+    def _show(self) -> bool:
+        """Draw the picture from now on, if there is a terminal; return whether there is."""
+        if self._live:
+            self._machine.start()
+            self._live.start()
+        return self._live is not None
 
     def how_far(self) -> str:
         """Write how far the sweep is: trials of all sessions, the best of them, time, and budgets."""

@@ -5,12 +5,16 @@ These are the ones who watch a sweep from outside.
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from carcls.data.config import DataSummary
     from sweeps.engine.budget import BudgetStatus
     from sweeps.trial import TrialRecord
+
+# Under `uv run` Ray would pack the current folder, runs and data with it. It reads this when it is imported.
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
 
 class Observer(Protocol):
@@ -29,8 +33,8 @@ class Progress(Protocol):
     def note(self, text: str) -> None:
         """Show one sentence."""
 
-    def packing(self, done: int, total: int) -> None:
-        """Show how many images of ``total`` are read."""
+    def packing(self, done: int, total: int, what: str = "reading images") -> None:
+        """Show how many images of ``total`` are read, or whatever is done with them."""
 
     def on_data(self, data: DataSummary) -> None:
         """The images are read."""

@@ -15,7 +15,7 @@ import secrets
 import shutil
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -29,6 +29,7 @@ from carcls.machine import gpu_kind
 from sweeps.engine.compat import Servers
 from sweeps.engine.resources import Machine, Process, this_machine
 from sweeps.interrupts import keeping_handlers, last_words, uninterrupted
+from sweeps.waits import Waiting
 
 # Ray, Tune, CUDA and glibc read these from the environment; whoever set one of them keeps it.
 _SETTINGS = {
@@ -62,13 +63,19 @@ class RaySession:
     Args:
         address: of a running cluster; None starts Ray here.
         machine: what a Ray that is started here believes to have; None takes what there is.
+        notify: gets a sentence where ending it takes long.
     """
 
-    def __init__(self, address: str | None = None, machine: Machine | None = None) -> None:
+    def __init__(
+        self,
+        address: str | None = None,
+        machine: Machine | None = None,
+        notify: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.address = address
         self.process: Process | None = None  # that ran the last trial, for what comes after it
         self._group: Any = None  # what Ray has reserved for it
-        self._machine = machine
+        self._machine, self._notify = machine, notify
         self._exits = ExitStack()
         self._ready: Future[None] | None = None  # done once the Ray of this session is there
         self._over = threading.Event()
@@ -81,8 +88,13 @@ class RaySession:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with uninterrupted(), self._exits:
+        with uninterrupted(), Waiting(self._notify, "ending Ray and its processes …"), self._exits:
             self._end()
+
+    @property
+    def is_up(self) -> bool:
+        """Whether Ray is there already."""
+        return bool(ray.is_initialized())
 
     def start_in_background(self, log: Path, *, preload: bool, processes: int | None = None) -> None:
         """Begin to start or join Ray, while this process loads libraries and decodes images.

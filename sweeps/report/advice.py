@@ -107,7 +107,9 @@ def _edges(facts: Facts) -> Iterator[Suggestion]:
 
 
 def _place(domain: Range[float], value: float) -> float:
-    """Return where a value lies in its range, on the range's own scale, in [0, 1]."""
+    """Return where a value lies in its range, on the range's own scale: in [0, 1], if it does at all."""
+    if domain.log and value <= 0:  # a documented experiment's, which lies outside
+        return 0.0
     scale = math.log if domain.log else float
     return (scale(value) - scale(domain.low)) / (scale(domain.high) - scale(domain.low))
 
@@ -120,10 +122,10 @@ def _wider(facts: Facts, name: str, domain: Range[float], end: str) -> str:
         new = (old * factor if up else old / factor) if domain.log else (old + step if up else old - step)
         said = f"{round(new) if domain.step else float(f'{new:.2g}')}"
         try:
-            edit_spec(facts.spec, [f"space.{name}.{end}={said}"], {})
+            edit_spec(facts.spec, [f"search.{name}.{end}={said}"], {})
         except SpecError:
             continue
-        return "" if float(said) == old else f"space.{name}.{end}={said}"
+        return "" if float(said) == old else f"search.{name}.{end}={said}"
     return ""
 
 

@@ -143,7 +143,7 @@ def answers_part(facts: Facts, compute: Compute | None = None) -> AnswersPart | 
     if record is None or data is None:
         return None
     missing, near = _look(facts, data, record, compute), read_nearest(data, facts.stages, record)
-    path = answers_file(data, facts.stages, record)
+    path = answers_file(facts.stages, record)
     stored = _read(path, data, data.splits.validation)
     if stored is None:
         return None
@@ -168,7 +168,7 @@ def why_no_answers(facts: Facts) -> str:
     record = _shown_trial(facts)
     if record is None:
         return "No trial is complete, so there are no answers to look at."
-    return f"The answers of trial {record.number} to the validation images are not kept any more."
+    return f"The answers of trial {record.number} to the validation images are not kept (any more)."
 
 
 def confusion_csv(answers: Answers) -> str:
@@ -190,7 +190,7 @@ def _look(facts: Facts, data: Dataset, record: TrialRecord, compute: Compute | N
     if has_nearest(data, facts.stages, record):
         return ""
     if compute is None:
-        return "Only the network can tell, and it was not asked."
+        return f"Only the network can tell; carsweep resume {facts.name} has it asked."
     took = facts.result.seconds if facts.result else sum(one.spent.seconds for one in facts.board.trials)
     try:
         compute(LOOK, record=record, seconds=min(MOST_SECONDS, SHARE_OF_TIME * took))

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
 from sweeps.report.svg import drawing, node, shortened, text
-from sweeps.study.importance import Importance
 from sweeps.text import percent
+
+if TYPE_CHECKING:
+    from sweeps.study.importance import Importance
 
 WIDTH, ROW = 480.0, 34.0
 LEFT, RIGHT, TOP = 164.0, 430.0, 26.0
 
 
 def draw_importance(settings: Sequence[Importance]) -> Element:
-    """Return the drawing; bars of both kinds have one scale, from 0 to the greatest share."""
-    rated = [one for one in settings if not one.why_not]
-    most = max((max(one.ped_anova or 0.0, one.f_anova or 0.0) for one in rated), default=0.0) or 1.0
+    """Return the drawing of settings with shares, at least one; all bars have one scale, from 0 to the greatest."""
+    most = max(max(one.ped_anova or 0.0, one.f_anova or 0.0) for one in settings)
     inside = [_bar("ped", LEFT, 4.0, 20), text(LEFT + 26, 13, "PED-ANOVA")]
     inside += [_bar("fan", LEFT + 120, 4.0, 20), text(LEFT + 146, 13, "f-ANOVA")]
     for place, one in enumerate(settings):
@@ -27,7 +29,6 @@ def draw_importance(settings: Sequence[Importance]) -> Element:
                 width = share / most * (RIGHT - LEFT)
                 bar = _bar(kind, LEFT, y + below, width)
                 inside += [bar, text(LEFT + width + 5, y + below + 9, percent(share), "small")]
-        inside += [text(LEFT, y + 17, one.why_not, "small")] if one.why_not else []
     words = f"Importance of {len(settings)} settings by PED-ANOVA and f-ANOVA."
     return drawing(WIDTH, TOP + ROW * len(settings) + 6, words, *inside)
 

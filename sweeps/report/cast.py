@@ -47,10 +47,11 @@ class Cast:
 
     @cached_property
     def alone(self) -> frozenset[int]:
-        """Numbers of the trials with shapes of their own."""
+        """Numbers of the trials with shapes of their own: the best networks come first, with their best trials."""
         confirming = [trial.number for trial in self.board.trials if trial.confirms is not None]
-        networks = [*self.best_of, *confirming][:MOST_ALONE]
-        return frozenset((*networks, *(self.best_of.get(network, network) for network in networks)))
+        of_networks = [number for pair in self.best_of.items() for number in pair]
+        numbers = dict.fromkeys([*of_networks, *confirming, *(trial.number for trial in self.trials)])
+        return frozenset(list(numbers)[:MOST_ALONE])
 
     @cached_property
     def top(self) -> frozenset[int]:

@@ -6,18 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
 from sweeps.report.bars import draw_importance
-from sweeps.report.cast import Cast, judged_by_epoch
-from sweeps.report.curves import draw_curves, points_of, step_of
+from sweeps.report.cast import Cast
+from sweeps.report.curves import draw_curves, points_of, rung_counts, step_of
 from sweeps.report.facts import Facts
 from sweeps.report.front import draw_front, measured
 from sweeps.report.slices import draw_parallel, draw_slice, judged
 from sweeps.report.svg import legend, node, side_by_side, written
 from sweeps.report.timeline import MOST_ROWS, bars_of, draw_timeline, rows_of
-from sweeps.study.importance import Importances, importances_of
 from sweeps.text import DASH, Grid, duration, percent, plural, settings_text
+
+if TYPE_CHECKING:
+    from sweeps.study.importance import Importances
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,7 @@ class Chart:
         title: for a person.
         drawings: elements of SVG, each complete; none where there is nothing to draw, as ``notes`` say.
         notes: sentences on how it is to be read, and on what it leaves out.
-        table: its numbers, in words; None where there is nothing to draw.
+        table: its numbers, in words; None where there is nothing to draw, or where the leaderboard has them.
     """
 
     key: str
@@ -84,32 +87,32 @@ def _curves(facts: Facts, cast: Cast) -> Chart:
     points, title = points_of(cast), "Learning curves"
     if not points:
         return Chart("curves", title, notes=("No trial has measured an epoch.",))
-    quantity, every = judged_by_epoch(cast.quantity), step_of(points)
-    notes = [
-        "Vertical lines are rungs of early stopping, with how many searched trials went on and how many were stopped.",
-        *cast.left_out(list(points), "curves"),
-    ]
-    notes += [f"Those show each {every}th epoch."] if every > 1 else []
+    every, stopping = step_of(points), facts.spec.early_stopping
+    rungs = (
+        "Dotted lines are rungs of early stopping: how many searched trials went on there, and how many were stopped."
+    )
+    notes = [rungs] if rung_counts(cast.trials, stopping) else []
+    notes += cast.left_out(list(points), "curves")
+    notes += [f"Those show one epoch in {every}."] if every > 1 else []
     if any("val_classifier_accuracy" in trial.metrics for trial in cast.trials):
         notes.append("The last epoch has the accuracy of the neighbours' vote, those before it the classifier's own.")
-    shown = [trial for trial in cast.trials if trial.number in points and trial.number in cast.alone]
-    last = {trial.number: points[trial.number][-1] for trial in shown}
-    rows = [(str(t.number), t.name, t.status, str(last[t.number][0]), quantity.write(last[t.number][1])) for t in shown]
-    table = Grid(("trial", "name", "status", "epochs", quantity.name), rows, ("name", "status"))
-    return Chart("curves", title, (draw_curves(cast, points, facts.spec.early_stopping),), tuple(notes), table)
+    return Chart("curves", title, (draw_curves(cast, points, stopping),), tuple(notes))
 
 
 def _importance(facts: Facts, cast: Cast) -> Chart:
     title = "What matters"
+    from sweeps.study.importance import importances_of  # loads optuna, which who reads no report needs not
+
     found = importances_of(cast.board.trials, facts.spec.search, cast.board.goals, facts.spec.seed)
-    if all(one.why_not for one in found.settings):
+    rated = [one for one in found.settings if not one.why_not]
+    if not rated:
         return Chart("importance", title, notes=(f"No importances: {_why_none(found)}.",))
     rows = [
         (one.setting, percent(one.ped_anova), percent(one.f_anova), str(one.trials), one.why_not or DASH)
         for one in found.settings
     ]
     table = Grid(("setting", "PED-ANOVA", "f-ANOVA", "rests on trials", "remark"), rows, ("setting", "remark"))
-    return Chart("importance", title, (draw_importance(found.settings),), _notes_on_importance(found), table)
+    return Chart("importance", title, (draw_importance(rated),), _notes_on_importance(found), table)
 
 
 def _why_none(found: Importances) -> str:
@@ -120,13 +123,21 @@ def _notes_on_importance(found: Importances) -> tuple[str, ...]:
     notes = [
         "PED-ANOVA: what tells the best tenth of the trials from the others. f-ANOVA: how much of the difference in "
         "score each setting explains alone.",
-        f"They rest on {plural(found.trials, 'complete trial')} of {plural(found.networks, 'training')}; trials that "
-        "were stopped early are left out, so what ruins a trial may matter more than is shown.",
+        f"They rest on {plural(found.trials, 'trial')}"
+        + (f" of {plural(found.networks, 'training')}" if found.networks < found.trials else "")
+        + (
+            f", scored after epoch {found.epoch}: fewer than 10 are complete. What decides later may be something else."
+            if found.epoch
+            else "; those that did not complete are left out, so what ruins a trial may matter more than is shown."
+        ),
     ]
-    if any(one.conditional for one in found.settings):
+    if any(one.conditional and not one.why_not for one in found.settings):
         notes.append(
             "* Only some trials have this setting. PED-ANOVA may overrate it; f-ANOVA compares it among those trials."
         )
+    for why in dict.fromkeys(one.why_not for one in found.settings if one.why_not):
+        names = ", ".join(one.setting for one in found.settings if one.why_not == why)
+        notes.append(f"Without importances, {why}: {names}.")
     if found.outside:
         notes.append(f"{plural(found.outside, 'trial')} outside of the search space left out.")
     if found.thinned:
@@ -159,19 +170,7 @@ def _parallel(facts: Facts, cast: Cast) -> Chart:
     derived = len(trials) - len(shown)
     notes = [f"{plural(derived, 'derived trial')} left out: of each training the best is shown."] if derived else []
     notes += cast.left_out([trial.number for trial in shown], "lines")
-    header = ("trial", "status", *facts.spec.search, cast.quantity.name)
-    rows = tuple(
-        (
-            str(t.number),
-            t.status,
-            *(str(t.settings.get(name, DASH)) for name in facts.spec.search),
-            cast.quantity.write(cast.value(t) or 0.0),
-        )
-        for t in shown
-        if t.number in cast.alone
-    )
-    drawings = (draw_parallel(cast, facts.spec.search, shown),)
-    return Chart("parallel", title, drawings, tuple(notes), Grid(header, rows, ("status",)))
+    return Chart("parallel", title, (draw_parallel(cast, facts.spec.search, shown),), tuple(notes))
 
 
 def _front(cast: Cast) -> Chart:

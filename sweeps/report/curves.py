@@ -12,7 +12,7 @@ from sweeps.text import plural
 from sweeps.trial import TrialRecord
 
 WIDTH, HEIGHT = 640.0, 340.0
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 606.0, 48.0, 296.0
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 600.0, 48.0, 296.0
 # So many points all curves may have together; then those in the background keep every second, third … of theirs.
 MOST_POINTS = 20_000
 

@@ -10,8 +10,8 @@ from sweeps.report.svg import Axis, Scale, Shape, drawing, drawn, line, mark, no
 from sweeps.spec.objectives import Goals, Quantity
 from sweeps.trial import TrialRecord
 
-WIDTH, HEIGHT = 480.0, 320.0
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 460.0, 30.0, 272.0
+WIDTH, HEIGHT = 460.0, 320.0
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 436.0, 30.0, 272.0
 # Quantities of which the greatest is so many times the least have a logarithmic axis.
 WIDE = 20.0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from carcls.evaluation.predictions import read_predictions, read_probabilities
+from carcls.families.votes import kept_answers
 from carcls.stages import write_json
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 MISTAKES, NEIGHBOURS = 12, 4
 NEAREST, VERSION = "nearest", 1
-_FOUND, _ANSWERS = "nearest.json", "validation.npz"
+_FOUND = "nearest.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +74,11 @@ def worst_mistakes(path: Path, data: Dataset, near: dict[str, Any]) -> tuple[Mis
     return tuple(found)
 
 
-def answers_file(data: Dataset, stages: StageStore, record: TrialRecord) -> Path:
-    """Return where a trial's answers to the validation images are, if they are kept."""
-    return stages.root / record.predictions if record.predictions else _folder(data, stages, record) / _ANSWERS
+def answers_file(stages: StageStore, record: TrialRecord) -> Path:
+    """Return where the answers of a complete trial to the validation images are, if they are kept."""
+    if record.predictions:
+        return stages.root / record.predictions
+    return kept_answers(record.trial_config, stages, stages.root / record.model)
 
 
 def has_nearest(data: Dataset, stages: StageStore, record: TrialRecord) -> bool:
@@ -96,7 +98,7 @@ def read_nearest(data: Dataset, stages: StageStore, record: TrialRecord) -> dict
 def look_at_mistakes(data: Dataset, stages: StageStore, *, record: TrialRecord, seconds: float) -> None:
     """Find the training images that are nearest to a trial's worst mistakes; keep them as a stage of the store.
 
-    It runs in a trial's process. Beside them are kept the answers of a derived trial, of which nobody else keeps any.
+    It runs in a trial's process.
 
     Args:
         data, stages: of the sweep.
@@ -108,11 +110,13 @@ def look_at_mistakes(data: Dataset, stages: StageStore, *, record: TrialRecord, 
         InputError: the stored answers are damaged.
     """
     from carcls.families.nearest import find_nearest
+    from carcls.families.retrieval import RetrievalTrial
 
     def make(folder: Path) -> None:
-        path = stages.root / record.predictions
-        if not record.predictions:
-            path = Path(shutil.copyfile(_derived_answers(data, stages, record), folder / _ANSWERS))
+        if not record.predictions:  # a derived trial's are made when they are asked for
+            embeddings = stages.root / record.model
+            RetrievalTrial(record.trial_config, data, stages).answer_validation(embeddings)
+        path = answers_file(stages, record)
         mistakes = [(one.row, one.label, one.answered) for one in worst_mistakes(path, data, {})]
         each, config = record.measured("predict_ms"), record.trial_config
         time = {"seconds": seconds, "per_image": math.inf if each is None else each / 1000}
@@ -120,12 +124,6 @@ def look_at_mistakes(data: Dataset, stages: StageStore, *, record: TrialRecord, 
         write_json(folder / _FOUND, {"said": said, "images": images})
 
     stages.get_or_make(NEAREST, _key(data, record), make)
-
-
-def _derived_answers(data: Dataset, stages: StageStore, record: TrialRecord) -> Path:
-    from carcls.families.retrieval import RetrievalTrial
-
-    return stages.root / RetrievalTrial(record.trial_config, data, stages).answer_validation(stages.root / record.model)
 
 
 def _folder(data: Dataset, stages: StageStore, record: TrialRecord) -> Path:

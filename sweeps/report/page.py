@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from carcls.stages import write_text
 from sweeps.report.advice import Suggestion, advice_of
+from sweeps.report.answers import AnswersPart, Compute, answers_part, confusion_csv, why_no_answers
 from sweeps.report.charts import ChartsPart, charts_part
 from sweeps.report.details import Detail, details_of
 from sweeps.report.facts import Facts, read_facts
@@ -24,7 +25,7 @@ from sweeps.text import Grid, counts_text, markdown_table, plural
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-REPORT = "report.html"
+REPORT, CURVES = "report.html", "curves"
 _PAGES = Path(__file__).parent / "pages"
 # What Markdown would take for markup.
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~])")
@@ -46,7 +47,7 @@ class SweepReport:
     Attributes:
         id: what the addresses of its sections begin with, unlike another sweep's on the page.
         facts: of the sweep.
-        verdict, advice, board, charts, details: as they follow from the facts.
+        verdict, advice, board, charts, answers, details: as they follow from the facts.
     """
 
     id: str
@@ -55,6 +56,7 @@ class SweepReport:
     advice: list[Suggestion]
     board: ReportBoard
     charts: ChartsPart
+    answers: AnswersPart | None
     details: list[Detail]
 
     @property
@@ -78,7 +80,13 @@ class SweepReport:
         parts = [("next", "What to try next", self.advice), ("board", "Leaderboard", self.board.rows)]
         charts = [(f"chart-{chart.key}", chart.title) for chart in self.charts.charts]
         details = [(detail.key, detail.title) for detail in self.details]
-        return [("answer", "Answer"), *((key, name) for key, name, there in parts if there), *charts, *details]
+        found = [(key, name) for key, name, there in parts if there]
+        return [("answer", "Answer"), *found, *charts, ("answers", "Answers"), *details]
+
+    @property
+    def answers_missing(self) -> str:
+        """Why there are no answers."""
+        return why_no_answers(self.facts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +113,8 @@ def write_report(
     title: str,
     compared: Sequence[SideBySide] = (),
     markdown: bool = False,
+    compute: Compute | None = None,
+    parts: Path | None = None,
 ) -> str:
     """Write what sweeps have left so far as one page, and return it; they may run meanwhile.
 
@@ -114,22 +124,42 @@ def write_report(
         title: of the page.
         compared: the sweeps beside each other.
         markdown: whether it is Markdown, without pictures, rather than HTML.
+        compute: has a process of trials compute what only the network can tell; None leaves that out.
+        parts: a folder that gets the curves and the confusion matrix of the first sweep as files of their own, too.
 
     Raises:
         InputError: a file of a sweep is damaged.
         OSError: the page cannot be written.
     """
-    reports = tuple(_report(f"s{place}", read_facts(folder)) for place, folder in enumerate(folders, 1))
+    reports = tuple(_report(f"s{place}", read_facts(folder), compute) for place, folder in enumerate(folders, 1))
     page = ReportPage(title, reports, tuple(compared))
     text = _markdown(page) if markdown else _html(page)
     if path is not None:
         write_text(path, text)
+    if parts is not None:
+        for name, part in _parts(reports[0]):
+            write_text(parts / name, part)
     return text
 
 
-def _report(name: str, facts: Facts) -> SweepReport:
-    verdict, advice, details = verdict_of(facts), advice_of(facts), details_of(facts)
-    return SweepReport(name, facts, verdict, advice, board_of(facts), charts_part(facts), details)
+def _parts(report: SweepReport) -> Iterator[tuple[str, str]]:
+    if curves := report.charts.figures.get(CURVES):
+        yield f"{CURVES}.svg", curves
+    if report.answers is not None:
+        yield "confusion.csv", confusion_csv(report.answers.validation)
+
+
+def _report(name: str, facts: Facts, compute: Compute | None) -> SweepReport:
+    return SweepReport(
+        name,
+        facts,
+        verdict_of(facts),
+        advice_of(facts),
+        board_of(facts),
+        charts_part(facts),
+        answers_part(facts, compute),
+        details_of(facts),
+    )
 
 
 def _html(page: ReportPage) -> str:

@@ -13,7 +13,7 @@ from sweeps.text import settings_text
 from sweeps.trial import TrialRecord
 
 WIDTH, HEIGHT = 230.0, 180.0  # of a slice
-LEFT, RIGHT, TOP, BOTTOM = 46.0, 220.0, 30.0, 148.0
+LEFT, RIGHT, TOP, BOTTOM = 46.0, 212.0, 30.0, 148.0
 BETWEEN = 92.0  # two axes side by side
 HIGH, LOW = 56.0, 300.0
 

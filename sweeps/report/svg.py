@@ -221,7 +221,7 @@ class Slots:
 
     def ticks(self, most: int = 3, apart: float = 34.0) -> list[tuple[float, str]]:
         """Return what is written along the axis, and where; numbers so far, in pixels, from the slots' names."""
-        words = [(self(name), "none" if name is None else str(name)) for name in self.names]
+        words = [(self(name), "–" if name is None else str(name)) for name in self.names]
         numbers = self.scale.ticks(most) if self.scale is not None else []
         clear = [value for value in numbers if all(abs(self(value) - place) >= apart for place, _ in words)]
         return words + [(self(value), f"{value:g}") for value in clear]

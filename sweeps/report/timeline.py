@@ -67,7 +67,8 @@ def rows_of(bars: Sequence[Bar]) -> dict[str, list[Bar]]:
         lane = heapq.heappop(lanes)[1] if is_free else len(lanes) + 1
         heapq.heappush(lanes, (max(bar.end for bar in own), lane))
         rows[f"{place} {lane}"] += own
-    return dict(sorted(rows.items()))
+    names = {f"{place} 1": place for place, lanes in free.items() if len(lanes) == 1 and place != "slot"}
+    return {names.get(name, name): own for name, own in sorted(rows.items())}
 
 
 def draw_timeline(cast: Cast, bars: Sequence[Bar], rows: Mapping[str, Sequence[Bar]]) -> Element:

@@ -12,7 +12,7 @@ from sweeps.results.leaderboard import Leaderboard
 from sweeps.results.result import Compared, TestEvaluation
 from sweeps.spec.documented import LEAK_MARK, find_experiment
 from sweeps.study.confirmation import Confirmed
-from sweeps.text import DASH, changes_text, percent, percent_range, plural, points
+from sweeps.text import DASH, percent, percent_range, plural, points
 from sweeps.trial import TrialRecord
 
 # Words in names of metrics that are times: the same model takes others each time.
@@ -98,8 +98,8 @@ def _baseline(facts: Facts, best: TrialRecord) -> Iterator[Figure]:
     else:
         yield Figure(label, f"{points(own - (other or 0.0))} points", _against(facts, best, base))
     about, mark = "about " if said.approximate else "", LEAK_MARK if said.leaked else ""
-    changed = changes_text(facts.spec.changed_settings(said.name))
-    note = f"reported for {said.name} on other images" + (f"; run here with {changed}" if changed else "")
+    changed = ", ".join(facts.spec.changed_settings(said.name))
+    note = f"reported for {said.name} on other images" + (f"; run here with another {changed}" if changed else "")
     leak = f"; {mark} measured on images whose like had been trained on" if mark else ""
     yield Figure("As documented", f"{about}{percent(said.documented['accuracy'], digits=2)}{mark}", note + leak)
 
@@ -117,19 +117,18 @@ def _against(facts: Facts, best: TrialRecord, base: TrialRecord) -> str:
 
 def _belief(facts: Facts, best: TrialRecord) -> Iterator[str]:
     board, ended = facts.board, facts.ended
-    if ended:
-        yield winner_text(board, refit=bool(ended.test and ended.test.refit))
+    refit = bool(ended and ended.test and ended.test.refit)
+    if board.confirmed or board.goals.constraints or board.goals.are_several or refit:
+        yield winner_text(board, refit=refit)
     yield from _luck(facts, best)
+    for compared in ended.comparison if ended else ():
+        yield compared_text(compared, board, several=len(ended.comparison) > 1 if ended else False)
     if winner := board.best_confirmed:
         fell = f"The search had promised {percent(winner.search)}, {points(winner.shrinkage)} points off."
         yield f"Seeds: {plural(len(winner.runs), 'fresh one')} beside the search's. {fell}"
     else:
         yield f"Seeds: one ({best.config['seed']}), so how much another would change is not known."
     yield from idle_seeds_text(board)
-    for compared in ended.comparison if ended else ():
-        yield compared_text(compared, board, several=len(ended.comparison) > 1 if ended else False)
-    if ended and ended.test:
-        yield test_text(ended.test)
 
 
 def _luck(facts: Facts, best: TrialRecord) -> Iterator[str]:

@@ -50,6 +50,8 @@ class Row:
         """What the column of ranks shows: a star beside those on the front, a cross for the infeasible."""
         if self.infeasible and (self.trial.status == "complete" or self.trial.refused):
             return CROSS
+        if self.trial.status == "running":
+            return "unfinished"
         return f"{STAR} {self.rank}" if self.pareto else str(self.rank or self.trial.status)
 
     @property

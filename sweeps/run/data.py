@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sweeps.engine import Progress
 from sweeps.spec.space import Range
 from sweeps.text import counts_text
+from sweeps.waits import Waiting
 
 if TYPE_CHECKING:
     from carcls.data.config import DataConfig, DataSummary
@@ -88,8 +90,14 @@ def prepare_data(
         folder = _demo_folder(out)
         if not folder.exists():
             progress.note(f"drawing demo cars into {folder}")
-        write_demo(folder)
-    found = prepare_dataset(located(data, out), stages, size, also=also, listed=listing, progress=progress.packing)
+        write_demo(folder, partial(progress.packing, what="drawing demo cars"))
+    with Waiting(progress.note, "checking stored images …") as looking:
+
+        def show(done: int, total: int) -> None:
+            looking.end()
+            progress.packing(done, total)
+
+        found = prepare_dataset(located(data, out), stages, size, also=also, listed=listing, progress=show)
     progress.on_data(found.summary)
     return found
 

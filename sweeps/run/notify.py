@@ -12,7 +12,7 @@ import shlex
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,9 +21,10 @@ from urllib.parse import SplitResult, unquote, urlsplit
 
 from carcls.errors import InputError, mask_secrets
 from sweeps.interrupts import last_words, uninterrupted
+from sweeps.report.page import REPORT
 from sweeps.results.result import SweepResult
-from sweeps.run.comparison import sweep_json
-from sweeps.text import duration, percent
+from sweeps.run.comparison import columns_of, sweep_json
+from sweeps.text import duration
 
 if TYPE_CHECKING:
     from sweeps.run.command import Command
@@ -35,6 +36,7 @@ VARIABLE = "CARSWEEP_NOTIFY"
 SECONDS = 3.0
 # Takes nothing but a text.
 _SLACK = "hooks.slack.com"
+_TOLD = columns_of("sweep", "val_accuracy", "test_accuracy", "registered")
 
 
 class _Stay(urllib.request.HTTPRedirectHandler):
@@ -121,11 +123,13 @@ def notifying(command: Command, tell: Callable[[str], None]) -> Iterator[Ending]
 
 
 def _payload(command: Command, event: Event, ending: Ending, reason: str, seconds: float) -> dict[str, Any]:
-    reason = mask_secrets(reason)
+    """Return the object; its text has a line for each sweep."""
     resume = shlex.join(["carsweep", "resume", command.name, "--out", str(command.root)])
-    report = command.root / command.name / "report.html"
+    report, reason = command.root / command.name / REPORT, mask_secrets(reason)
+    lines = [f"carsweep: {command.name} {event} after {duration(seconds)}. {reason}".rstrip()]
+    lines += [", ".join(f"{one.title} {one.text(result)}" for one in _TOLD) for result in ending.results]
     return {
-        "text": _text(command.name, event, ending.results, reason, seconds, resume),
+        "text": "\n".join([*lines, *([] if event == "finished" else [f"To go on: {resume}"])]),
         "event": event,
         "name": command.name,
         "kind": command.kind,
@@ -136,18 +140,6 @@ def _payload(command: Command, event: Event, ending: Ending, reason: str, second
         "resume": None if event == "finished" else resume,
         "sweeps": [sweep_json(result) for result in ending.results],
     }
-
-
-def _text(name: str, event: Event, results: Sequence[SweepResult], reason: str, seconds: float, resume: str) -> str:
-    """Write it for people, a line for each sweep."""
-    lines = [f"carsweep: {name} {event} after {duration(seconds)}. {reason}".rstrip()]
-    for result in results:
-        best = result.best
-        if best is not None:
-            scores = f"trial {best.number}, val accuracy {percent(best.measured('val_accuracy'))}"
-            tested = "" if result.tested() is None else f", test accuracy {percent(result.tested())}"
-            lines.append(f"{result.sweep}: {scores}{tested}{f', {result.registered}' if result.registered else ''}")
-    return "\n".join([*lines, *([] if event == "finished" else [f"To go on: {resume}"])])
 
 
 def _send(address: str, payload: Mapping[str, Any], tell: Callable[[str], None]) -> None:

@@ -20,6 +20,7 @@ from sweeps.spec.sweep_file import read_file
 from sweeps.study.confirmation import Repeat, repeats_of
 from sweeps.text import percent, plural
 from sweeps.trial import TrialRecord, stage_use
+from sweeps.waits import Waiting
 
 if TYPE_CHECKING:
     from carcls.data.dataset import Dataset
@@ -231,7 +232,8 @@ def _as_registered(session: SweepSession, before: SweepResult, mirror: Mirror) -
     if before.winner is None:
         return before
     try:
-        found = _model_of(session, before.winner).find()
+        with Waiting(session.tell, "asking the model registry …"):
+            found = _model_of(session, before.winner).find()
     except TrackingError as error:
         session.tell(f"Whether the winner is registered is not known: {error} {_then(session)}")
         return replace(before, registered=None)
@@ -249,7 +251,8 @@ def _publish(session: SweepSession, result: SweepResult, mirror: Mirror) -> Swee
     if winner.derived_from is not None:
         mirror.trial_changed(winner)  # derived trials have no run; a registered model needs one
     try:
-        compared = session.compute("sweeps.results.models:compare_winner", result=result)
+        with Waiting(tell, f"comparing trial {winner.number} with its rivals …"):
+            compared = session.compute("sweeps.results.models:compare_winner", result=result)
         result = replace(result, comparison=compared)
         if refit:
             length = plural(winner.config["epochs"], "epoch")
@@ -257,7 +260,9 @@ def _publish(session: SweepSession, result: SweepResult, mirror: Mirror) -> Swee
         result = replace(result, test=session.evaluate_on_test(winner, refit=refit))
         work = {"record": winner, "refit": refit, "evaluated": session.folder / TEST, "folder": session.folder / MODEL}
         details = {**_origin(session), "trial": winner.number}
-        for note in session.compute("sweeps.results.models:export", **work, details=details):
+        with Waiting(tell, "exporting its model …"):
+            notes = session.compute("sweeps.results.models:export", **work, details=details)
+        for note in notes:
             tell(note)
         tell(f"registering trial {winner.number} in {session.tracking.shown_uri}")
         return replace(result, registered=_register(session, result, mirror))

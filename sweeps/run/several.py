@@ -95,7 +95,7 @@ def run_sweeps(
         specs = [each.spec for each in checked]  # with what its sweeps keep unsaid
         write_file(command.root / command.name, command.kind, command.tracking_uri, specs)
     with notifying(command, tell) as ending:
-        outcome = _run_checked(checked, command, open_view, ending.results)
+        outcome = _run_checked(checked, command, open_view, tell, ending.results)
         if command.is_job and outcome is not None and not outcome.interrupted:
             sweeps = [result.sweep for result in ending.results]
             leave_report(command.root, command.name, sweeps, tell, compared=side_by_side(command.root, sweeps))
@@ -107,6 +107,7 @@ def _run_checked(
     checked: Sequence[Checked],
     command: Command,
     open_view: Callable[[SweepSpec], AbstractContextManager[Watcher]],
+    tell: Callable[[str], None],
     results: list[SweepResult],
 ) -> SweepResult | Together | Reproduction | None:
     """Run the sweeps that passed the checks, each of which adds its result; else as ``run_sweeps``."""
@@ -117,7 +118,7 @@ def _run_checked(
     tests: Tests = {}
     finish = partial(evaluate_each, tests) if command.kind == "reproduce" else conclude
     # Ray ends when all else is done: winners registered, results written, MLflow's runs closed.
-    with RaySession(command.address, checked[0].machine) as ray:
+    with RaySession(command.address, checked[0].machine, tell) as ray:
         for each in checked:
             if command.is_job:
                 spec = with_share(each.spec, (time.monotonic() - started) / 3600, results, len(checked) - len(results))

@@ -73,7 +73,7 @@ def run_sweep(
                 _tell_what_is_left(session, engine)
                 result = finish(session, engine, mirror)
                 if not result.interrupted:
-                    leave_report(command.root, str(spec.name), [str(spec.name)], tell)
+                    leave_report(command.root, str(spec.name), [str(spec.name)], tell, compute=session.compute)
                 damage.check()
                 keeper.check(last=True)
                 if engine.stopped:
@@ -149,7 +149,8 @@ def _run_trials(session: SweepSession, watcher: Progress, observers: Sequence[Ob
     from carcls.families import known_costs
 
     spec, classes = session.spec, len(session.dataset.classes)
-    with Waiting(watcher.note, "starting Ray and its processes, which load PyTorch …") as beginning:
+    ray = "" if session.ray.is_up else "Ray and "
+    with Waiting(watcher.note, f"starting {ray}the trials' processes, which load PyTorch …") as beginning:
         from sweeps.engine.engine import run_trials
 
         return run_trials(

@@ -116,8 +116,8 @@ def page_of(out: Path, name: str, tracking_uri: str | None) -> str:
         if not experiments:
             return ""
         view, saved = view_of(specs, name), tracking.version().startswith(PAGES)
-        if saved:
-            show(client, experiments[0], view)
+        for experiment in experiments if saved else ():  # the page reads it from the one that it happens to load first
+            show(client, experiment, view)
     return view.address(experiments, saved=saved)
 
 

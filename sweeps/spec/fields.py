@@ -168,7 +168,11 @@ Hours = Annotated[
 GpuShare = Annotated[float, Field(strict=True, ge=0, le=1e4, allow_inf_nan=False), AfterValidator(_fills_gpus)]
 AUTO = "auto"
 """Is said for what the machine decides, which a spec keeps as None."""
-GpuShareOrAuto = Annotated[GpuShare | None, BeforeValidator(lambda said: None if said == AUTO else said)]
+GpuShareOrAuto = Annotated[
+    GpuShare | None,
+    BeforeValidator(lambda said: None if said == AUTO else said),
+    Field(examples=[AUTO, "0.5", "1", "2"]),
+]
 Confirmation = Annotated[str, _readable(parse_confirm), Field(examples=["3x3"])]
 Price = Annotated[str, _readable(parse_price), Field(examples=["2.5/gpu-hour", "0.05/cpu-hour", "3/hour"])]
 Size = Annotated[str, _readable(lambda text: parse_size("disk", text)), Field(examples=["20GB"])]

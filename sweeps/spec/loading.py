@@ -145,7 +145,10 @@ def _layers_of_words(sets: Sequence[str], overrides: Mapping[str, Any], mistakes
         if isinstance(value, str) and not is_plain_text(value):
             mistakes.note(f"{key}: must be text in UTF-8 without control characters, got {shown(value)}.")
         elif value is not None:
-            _assign(of_options, key, value)
+            try:
+                _assign(of_options, key, value)
+            except ValueError as error:
+                mistakes.note(f"{key[:_LONGEST_KEY]}: {error}")
     return of_sets, of_options
 
 

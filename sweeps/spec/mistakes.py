@@ -101,7 +101,7 @@ def sentences(error: ValidationError, model: type[BaseModel]) -> Iterator[str]:
         if isinstance(cause, PartError):
             yield from cause.mistakes
         elif detail["type"] == "value_error":
-            yield _own_words(str(cause), path, location) + _several_meant(location, detail["input"])
+            yield _own_words(str(cause), path, location) + _meant(location, detail["input"])
         elif detail["type"] == "extra_forbidden":
             yield f"{path}: {_unknown(location, model)}"
         else:
@@ -159,29 +159,36 @@ def _sentence(detail: Mapping[str, Any], location: Sequence[Any]) -> str:
         remedy = _MEANT.get(name, "")
     elif rule == "a list" and isinstance(value, str):
         remedy = f" Put it in brackets: [{shown(value)}]."
-    remedy = _several_meant(location, value) or remedy
+    remedy = _meant(location, value) or remedy
     rule = rule.format(**{**limits, "expected": expected}) + _HOLDS.get(name, "")
     return f"must be {rule}, got {shown(value)}.{remedy}"
 
 
-def _several_meant(location: Sequence[Any], value: Any) -> str:
-    """Say how values are searched that were given for one setting: as a list, with commas, or as a range; or nothing.
+def _meant(location: Sequence[Any], value: Any) -> str:
+    """Say what was meant by several values for one setting, or by one value where several are searched; or nothing.
 
-    >>> _several_meant(("fixed", "head_lr"), "1e-3,1e-2"), _several_meant(("fixed", "crop"), "nne")
-    (" To search these values say 'search.head_lr=[1e-3, 1e-2]'.", '')
+    >>> _meant(("fixed", "head_lr"), "1e-3,1e-2"), _meant(("search", "k"), 3), _meant(("fixed", "crop"), "nne")
+    (" To search these values say 'search.head_lr=[1e-3, 1e-2]'.", ' To fix it say k=3.', '')
     """
-    *section, name = location
-    if section not in (["fixed"], ["config"]) or name not in TRIAL_SETTINGS or not isinstance(value, str | list | dict):
+    section, name = location if len(location) == 2 else ("", "")
+    if section not in ("fixed", "config", "search") or name not in TRIAL_SETTINGS:
         return ""
-    if isinstance(value, dict):
-        return f" To search it say 'search.{name}={write_value(value)}'." if "low" in value else ""
-    is_range = isinstance(value, str) and ".." in value
-    parts = re.split(r"\.\.+" if is_range else ",", value) if isinstance(value, str) else map(write_value, value)
-    texts = [text.strip() for text in parts]
-    if len(texts) < 2 or not all(_is_value(name, text) for text in texts):
+    texts = _values_in(value)
+    if isinstance(value, dict) and "low" in value and section != "search":
+        return f" To search it say 'search.{name}={write_value(value)}'."
+    if not texts or not all(_is_value(name, text) for text in texts):
         return ""
-    said = f"{{low: {texts[0]}, high: {texts[-1]}}}" if is_range else f"[{', '.join(texts)}]"
+    if len(texts) == 1:
+        return f" To fix it say {name}={texts[0]}." if section == "search" else ""
+    said = f"{{low: {texts[0]}, high: {texts[-1]}}}" if ".." in str(value) else f"[{', '.join(texts)}]"
     return f" To search these values say 'search.{name}={said}'."
+
+
+def _values_in(value: Any) -> list[str]:
+    """Return the values that were said: one, or those of a list, between commas, or both ends of a range."""
+    if isinstance(value, str):
+        return [text.strip() for text in re.split(r"\.\.+|,", value)]
+    return [write_value(one) for one in (value if isinstance(value, list) else [value])]
 
 
 def _is_value(name: str, text: str) -> bool:

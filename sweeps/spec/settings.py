@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,6 +87,7 @@ class Setting:
     related: tuple[str, ...] = ()
 
 
+@cache
 def meanings(model: type[BaseModel]) -> dict[str, str]:
     """Return what each field of a model means, as the attributes of its docstring say it.
 
@@ -133,8 +135,9 @@ def _of_part(part: Part) -> Iterator[Setting]:
         families = {family: _in_family(family, part, name) for family in FAMILIES if applies_to(family, path)}
         values, choices = _values(schema[name])
         of_trial = part == "trial"
-        matters, related = (_conditions(name), _related(name, said)) if of_trial else ((), ())
-        yield Setting(path, part, said[name], values, choices, families, matters, related)
+        related = (one for one in TRIAL_SETTINGS if of_trial and (one in _named_by(name) or name in _named_by(one)))
+        matters = _conditions(name) if of_trial else ()
+        yield Setting(path, part, said[name], values, choices, families, matters, tuple(related))
 
 
 def _in_family(family: str, part: Part, name: str) -> InFamily:
@@ -186,16 +189,12 @@ def _conditions(name: str) -> tuple[str, ...]:
     return tuple(words for names, words, _ in MATTERS if name in names)
 
 
-def _related(name: str, said: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the settings that a setting of trials depends on, that depend on it, or that one names with the other."""
-
-    def named_by(one: str) -> set[str]:
-        rules = [(names, words) for names, words, _ in MATTERS if one in names and len(names) <= _MOST_TOGETHER]
-        named = (re.findall(r"\w+", words) for _, words in rules)
-        return {*re.findall(r"\w+_\w+", said[one])}.union(*named, *(names for names, _ in rules))
-
-    own = named_by(name)
-    return tuple(o for o in TRIAL_SETTINGS if o != name and (o in own or name in named_by(o)))
+@cache
+def _named_by(name: str) -> frozenset[str]:
+    """Return the settings that a setting of trials names in its meaning or conditions, or shares a condition with."""
+    rules = [(names, words) for names, words, _ in MATTERS if name in names and len(names) <= _MOST_TOGETHER]
+    named = [re.findall(r"\w+", words) for _, words in rules] + [re.findall(r"\w+_\w+", meanings(TrialConfig)[name])]
+    return frozenset(chain(*named, *(names for names, _ in rules))) - {name}
 
 
 def differences(before: SweepSpec, after: SweepSpec) -> dict[str, tuple[Any, Any]]:

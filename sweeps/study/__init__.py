@@ -3,7 +3,6 @@
 FACE = {
     "confirmation": ("Confirmed", "Repeat", "confirmed_of", "repeats_of", "typical_run"),
     "importance": ("Importance", "Importances", "importances_of"),
-    "journal": ("JOURNAL",),
     "proposals": ("Costs",),
     "records": ("read_history",),
     "study": ("Asked", "Study"),

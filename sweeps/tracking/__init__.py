@@ -4,7 +4,7 @@ FACE = {
     "compat": ("remove_files",),
     "mirror": ("Mirror", "mirror_of"),
     "promotion": ("Promotion", "promote"),
-    "registry": ("TrialModel", "held_versions"),
+    "registry": ("TrialModel", "held_versions", "load_model"),
     "runs": ("runs_of",),
     "store": ("SERVER_SECONDS", "Tracking", "check_tracking", "explained", "model_name", "patience"),
     "names": ("of_sweep",),

@@ -27,6 +27,8 @@ os.environ.pop("MLFLOW_ACTIVE_MODEL_ID", None)
 # They print a traceback for each error that they also raise; where they are called otherwise, it is seen.
 for _name in ("mlflow.store.db.utils", "sqlalchemy.pool"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
+# MLflow sets them to what its global functions use, for processes that it starts.
+_GLOBAL = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_ID")
 # Two threads that change the same store at a time would leave it changed.
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -44,6 +46,32 @@ def remove_files(uri: str, place: str) -> None:
     from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
     get_artifact_repository(place, tracking_uri=uri).delete_artifacts()
+
+
+@contextmanager
+def store_in_use(uri: str, experiment: str | None = None) -> Iterator[None]:
+    """Lead MLflow's global functions to a store, and one of its experiments, then back: a notebook has its own."""
+    import mlflow
+    from mlflow.tracking import fluent
+    from mlflow.tracking._model_registry import utils as registry
+    from mlflow.tracking._tracking_service import utils as service
+
+    runs, models = getattr(service, "_tracking_uri", None), getattr(registry, "_registry_uri", None)
+    active = getattr(fluent, "_active_experiment_id", None)
+    variables = {name: os.environ.get(name) for name in _GLOBAL}
+    try:
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        if experiment is not None:
+            mlflow.set_experiment(experiment_id=experiment)
+        yield
+    finally:
+        mlflow.set_tracking_uri(runs)  # None takes it back
+        mlflow.set_registry_uri(models)
+        fluent._active_experiment_id = active
+        for name, value in variables.items():
+            os.environ.pop(name, None)
+            os.environ |= {} if value is None else {name: value}
 
 
 @contextmanager

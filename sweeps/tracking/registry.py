@@ -25,7 +25,7 @@ import carcls
 from carcls.catalog import FAMILIES
 from carcls.errors import mask_secrets
 from sweeps.results.result import Registered
-from sweeps.tracking.compat import remove_files
+from sweeps.tracking.compat import remove_files, store_in_use
 from sweeps.tracking.names import CHALLENGER, PREDICTIONS, SWEEP_ID, TRIAL, of_sweep
 from sweeps.tracking.runs import KnownRun, SweepRuns
 from sweeps.tracking.store import Tracking, explained, model_name, patience
@@ -34,6 +34,16 @@ from sweeps.tracking.store import Tracking, explained, model_name, patience
 _NEEDED = ("mlflow", "torch", "torchvision", "timm", "safetensors", "numpy", "pandas", "pillow", "pydantic", "filelock")
 # On versions whose model was trained on the validation images too.
 REFIT = "refit"
+
+
+def load_model(tracking: Tracking, registered: Registered) -> Any:
+    """Return a version of a registered model as a pyfunc.
+
+    Raises:
+        TrackingError: MLflow does not have it, or does not answer.
+    """
+    with explained(tracking), patience(), store_in_use(tracking.uri):
+        return mlflow.pyfunc.load_model(f"models:/{registered.name}/{registered.version}")
 
 
 class TrialModel:
@@ -79,7 +89,7 @@ class TrialModel:
     ) -> Registered:
         """Register the trial's export. A trial that is registered already keeps its version.
 
-        Sets MLflow's global tracking URI, which logging a model needs. Takes seconds, and longer over a network.
+        Takes seconds, and longer over a network.
 
         Args:
             export: folder written by ``carcls.export``.
@@ -136,17 +146,15 @@ class TrialModel:
         tags = {name: mask_secrets(str(value)) for name, value in details.items()}
         tags |= {SWEEP_ID: self._sweep_id, TRIAL: str(self._number)} | ({REFIT: "true"} if self._refit else {})
         about = description_of(self._family)
-        mlflow.set_tracking_uri(self._tracking.uri)
-        mlflow.set_registry_uri(self._tracking.uri)
-        mlflow.set_experiment(experiment_id=self._tracking.experiment(self._family))
-        model = _log_model(run.run_id, export, tags, signature_of(self._family), about)
-        if not self._client.search_registered_models(f"name = '{self._name}'"):
-            with suppress(MlflowException):  # another sweep was faster
-                text = f"Car classifier, found by carsweep. {about}"
-                self._client.create_registered_model(self._name, description=text)
-        self._client.create_model_version(
-            self._name, model.model_uri, run.run_id, tags=tags, description=about, model_id=model.model_id
-        )
+        with store_in_use(self._tracking.uri, self._tracking.experiment(self._family)):
+            model = _log_model(run.run_id, export, tags, signature_of(self._family), about)
+            if not self._client.search_registered_models(f"name = '{self._name}'"):
+                with suppress(MlflowException):  # another sweep was faster
+                    text = f"Car classifier, found by carsweep. {about}"
+                    self._client.create_registered_model(self._name, description=text)
+            self._client.create_model_version(
+                self._name, model.model_uri, run.run_id, tags=tags, description=about, model_id=model.model_id
+            )
 
     def _challenge(self, version: ModelVersion, *, over: int) -> Registered:
         """Make the version the challenger, in the place of one with a lower number than ``over``, or of none."""

@@ -42,6 +42,7 @@ class SavedView:
         is_loss: whether less is better in the first.
         settings: columns for what is searched.
         has_derived: whether trials answer for others, which have no runs.
+        is_job: whether it is of several sweeps, in an experiment each.
     """
 
     name: str
@@ -51,6 +52,7 @@ class SavedView:
     is_loss: bool
     settings: tuple[str, ...]
     has_derived: bool
+    is_job: bool
 
     def tag(self, made: int) -> dict[str, str]:
         """Return the tag of an experiment that stores it; ``made`` in milliseconds since 1970."""
@@ -61,7 +63,10 @@ class SavedView:
     def state(self) -> dict[str, Any]:
         """Return what the page is asked to show, in its own words; what is left out is as the page has it anyway."""
         tags = (STATE, BEST_DERIVED) if self.has_derived else (STATE,)
-        columns = [f"metrics.`{name}`" for name in self.metrics] + [f"tags.`{name}`" for name in tags] + ["duration"]
+        place = ["attributes.`Experiment Name`"] if self.is_job else []
+        columns = (
+            place + [f"metrics.`{name}`" for name in self.metrics] + [f"tags.`{name}`" for name in tags] + ["duration"]
+        )
         columns += [f"params.`{name}`" for name in self.settings]
         return {
             **{name: value == "true" if name == "orderByAsc" else value for name, value in self._facets().items()},
@@ -77,7 +82,7 @@ class SavedView:
         """Return the address of the page, behind the server's.
 
         Args:
-            experiments: ids of those that hold the runs; the view is saved in the first.
+            experiments: ids of those that hold the runs.
             saved: whether it is, and the server's pages read it; otherwise the address itself filters and sorts.
         """
         asked = {"viewStateShareKey": self.key} if saved else self._facets()
@@ -138,4 +143,5 @@ def view_of(specs: Mapping[str, SweepSpec], name: str) -> SavedView:
         is_loss=first.direction == "minimize",
         settings=tuple(dict.fromkeys(setting for spec in each for setting in spec.search)),
         has_derived=any(neighbours),
+        is_job=not alone,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,12 +43,19 @@ def browser() -> Iterator[Browser]:
 def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     """Return a function that opens an address or a file in a context of its own; what goes wrong in it fails the test.
 
-    ``width``, ``height`` are of the window, ``dark`` chooses the theme, ``hosts`` are those that it may ask.
+    ``width``, ``height`` are of the window, ``dark`` chooses the theme, ``hosts`` are those that it may ask, ``heard``
+    is a pattern of errors in the console that are the page's own affair.
     """
     contexts, wrong = [], []
 
     def open_it(
-        address: str | Path, width: int = 1280, height: int = 900, *, dark: bool = False, hosts: tuple[str, ...] = ()
+        address: str | Path,
+        width: int = 1280,
+        height: int = 900,
+        *,
+        dark: bool = False,
+        hosts: tuple[str, ...] = (),
+        heard: str = "",
     ) -> Page:
         context = browser.new_context(
             viewport={"width": width, "height": height}, color_scheme="dark" if dark else "light"
@@ -55,7 +63,12 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
-        page.on("console", lambda said: wrong.append(f"console: {said.text}") if said.type == "error" else None)
+
+        def said(message: Any) -> None:
+            if message.type == "error" and not (heard and re.search(heard, message.text)):
+                wrong.append(f"console: {message.text}")
+
+        page.on("console", said)
 
         def seen(request: Any) -> None:
             if not request.url.startswith(("file:", "data:", "blob:", "about:", *hosts)):

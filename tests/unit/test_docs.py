@@ -106,7 +106,7 @@ def test_make_targets_in_documents_exist(document: str) -> None:
     assert shown <= set(re.findall(r"^([a-z-]+):", read("Makefile"), flags=re.MULTILINE))
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, "docs/json.md", "docs/decisions.md"])
+@pytest.mark.parametrize("document", [*DOCUMENTS, "docs/json.md", "docs/decisions.md", "docs/python.md"])
 def test_links_and_paths_in_documents_exist(document: str) -> None:
     """A link to a file leads to a file."""
     targets = re.findall(r"\]\(([^)#:]+)\)", read(document))

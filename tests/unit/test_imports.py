@@ -35,6 +35,7 @@ SWEEPS_LAYERS: list[set[str]] = [
     {"sweeps.engine"},
     {"sweeps.run"},
     {"sweeps.cli"},
+    {"sweeps.api"},
     {"sweeps", "sweeps.__main__"},
 ]
 # What of carcls the orchestrator may use.

@@ -44,6 +44,16 @@ def test_no_letter_is_lost_at_any_width(width: int) -> None:
     assert max(map(len, text.lines_of(grid, width=width))) <= width
 
 
+@pytest.mark.parametrize("width", range(30, 100, 3))
+def test_columns_that_fold_beside_one_that_does_not_lose_no_letter(width: int) -> None:
+    """What the fixed column takes is left out of what the others share."""
+    rows = [["search.augmentation_strength", "{low: 0.0001, high: 0.01, log: true}", "{low: 0.0005, high: 0.01}"]]
+    grid = text.Grid(["", "cars-transfer", "demo-all-transfer"], rows, fold=["cars-transfer", "demo-all-transfer"])
+    shown, whole = (Counter("".join(text.lines_of(grid, width=w)).replace(" ", "")) for w in (width, 200))
+    assert shown == whole
+    assert max(map(len, text.lines_of(grid, width=width))) <= width
+
+
 def test_a_column_is_a_key_in_json_and_a_cell_in_tables() -> None:
     """What is not known is null and a dash; a column without a title is in JSON only."""
     columns = [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,6 +60,17 @@ def test_facelifts_differ_in_lights_grille_and_wheels_but_not_in_body() -> None:
     for first, second in pairs:
         assert first.body == second.body
         assert all(one != other for one, other in zip(first[2:], second[2:], strict=True))
+
+
+def test_a_script_that_draws_is_run_once(tmp_path: Path) -> None:
+    """A script needs no `if __name__ == "__main__"`: the processes that draw do not run it again."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "print('here')\nfrom carcls.data import demo\ndemo._PER_CLASS = {'train': 1, 'test': 1}\n"
+        "from pathlib import Path\nprint(demo.write_demo(Path('cars')), __name__)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("here\ncars __main__\n", "")
 
 
 def test_devkit_files_read_as_the_original_ones(folder: Path) -> None:

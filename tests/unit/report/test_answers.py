@@ -13,12 +13,13 @@ from typing import Any
 import jinja2
 import numpy as np
 import pytest
+from answered import NAMES, SIZE, noisy_cars, write_answers
 from helpers import trial_record
 from PIL import Image
 
 import sweeps.report
-from carcls.data.config import DataConfig, DataSummary
-from carcls.data.dataset import Dataset, prepare_dataset
+from carcls.data.config import DataSummary
+from carcls.data.dataset import Dataset
 from carcls.errors import TrialFailure
 from carcls.evaluation.calibration import calibration
 from carcls.evaluation.significance import Proportion
@@ -31,36 +32,11 @@ from sweeps.results.leaderboard import Leaderboard
 from sweeps.results.result import SweepResult, TestEvaluation
 from sweeps.spec.spec import SweepSpec
 
-HOSTILE = '<img src=x onerror=alert(1)> "&", Coupe 2012'
-NAMES = sorted(["Aston Martin V8 Coupe 2012", "BMW M3 Coupe 2012", "BMW M5 Sedan 2010", HOSTILE])
-SIZE = 32
-
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> tuple[Dataset, StageStore]:
     """Cars of noise in four classes, packed."""
-    root, random = tmp_path_factory.mktemp("home"), np.random.default_rng(0)
-    for name in NAMES:
-        for number in range(20):
-            path = root / "cars" / ("train" if number < 15 else "test") / name / f"{number}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(random.integers(0, 255, (40, 40, 3), np.uint8)).save(path)
-    stages = StageStore(root / "out" / "stages")
-    config = DataConfig(path=str(root / "cars"), validation_fraction=0.4)
-    return prepare_dataset(config, stages, SIZE), stages
-
-
-def write_answers(path: Path, data: Dataset, rows: np.ndarray, *, seed: int = 0, shares: bool = True) -> dict[str, Any]:
-    """Write answers to these rows, a good half of them right; return what was written."""
-    rng, labels = np.random.default_rng(seed), data.labels[rows]
-    logits = rng.normal(size=(len(rows), len(data.classes)))
-    logits[np.arange(len(rows)), labels] += 1.0
-    probabilities = (np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)).astype(np.float32)
-    arrays = {"rows": rows, "labels": labels, "predicted": probabilities.argmax(axis=1)}
-    arrays |= {"probabilities": probabilities} if shares else {}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **arrays)
-    return arrays
+    return noisy_cars(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture
@@ -208,7 +184,7 @@ def test_there_may_be_nothing_to_show(facts: Facts) -> None:
     assert answers_part(facts) is None
     path.unlink()
     assert answers_part(facts) is None
-    assert why_no_answers(facts) == "The answers of trial 1 to the validation images are not kept any more."
+    assert why_no_answers(facts) == "The answers of trial 1 to the validation images are not kept (any more)."
 
 
 def test_the_nearest_images_are_asked_for_once_and_only_with_time(facts: Facts) -> None:

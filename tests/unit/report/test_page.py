@@ -114,7 +114,8 @@ def spec_of_command(command: str) -> SweepSpec:
     program, word, family, *rest = shlex.split(command)
     assert (program, word) == ("carsweep", "run")
     parsed = run.commands[family].make_context(family, rest).params
-    (spec,) = _command_of(family, **{n: v for n, v in parsed.items() if n not in ("dry_run", "read", "as_json")}).specs
+    others = {"dry_run", "read", "as_json", "print_spec"}
+    (spec,) = _command_of(family, **{name: said for name, said in parsed.items() if name not in others}).specs
     return spec
 
 

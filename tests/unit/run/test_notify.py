@@ -104,7 +104,7 @@ def test_finished_sweep_is_posted_as_one_object(tmp_path: Path) -> None:
     assert (sweep["val_accuracy"], sweep["registered"]) == (0.8, "carsweep-transfer 3")
     first, second = body["text"].splitlines()
     assert first.startswith("carsweep: mine finished after ")
-    assert second == "mine: trial 0, val accuracy 80.0%, carsweep-transfer 3"
+    assert second == "sweep mine, val accuracy 80.0% ±22.7, test accuracy –, registered carsweep-transfer 3"
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ class Quiet:
     def note(self, text: str) -> None:
         """Hear a sentence."""
 
-    def packing(self, done: int, total: int) -> None:
+    def packing(self, done: int, total: int, what: str = "") -> None:
         """Hear how far it is."""
 
     def on_data(self, data: object) -> None:

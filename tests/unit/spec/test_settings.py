@@ -202,3 +202,19 @@ def test_a_whole_spec_is_of_one_family_and_says_so_plainly(tmp_path: Path) -> No
     (tmp_path / "spec.yaml").write_text("complete: almost\n")
     with pytest.raises(SpecError, match=r"^complete: must be true or false, got 'almost'"):
         load_spec("scratch", spec_file=tmp_path / "spec.yaml")
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("search.head_lr=1e-3", "To fix it say head_lr=0.001."),
+        ("search.flip=true", "To fix it say flip=true."),
+        ("search.dropout=0.1..0.5", "say 'search.dropout={low: 0.1, high: 0.5}'."),
+        ("search.crop=none,random", "say 'search.crop=[none, random]'."),
+    ],
+)
+def test_one_value_where_a_domain_is_meant_is_answered_with_what_fixes_or_searches_it(said: str, meant: str) -> None:
+    """One value can be fixed; several are a domain that is said otherwise."""
+    with pytest.raises(SpecError) as error:
+        edit_spec(SweepSpec(family="transfer"), [said], {})
+    assert meant in str(error.value)

@@ -10,6 +10,7 @@ import pytest
 from helpers import trial_record
 from optuna.importance import FanovaImportanceEvaluator, PedAnovaImportanceEvaluator, get_param_importances
 
+from carcls.outcome import Measurement
 from sweeps.spec.space import Choice, Domain, Range
 from sweeps.study.importance import MOST, TREES, importances_of
 from sweeps.study.sampling import to_distribution
@@ -69,13 +70,35 @@ def test_only_complete_trials_of_the_search_inside_of_it_are_seen() -> None:
     assert (found.settings, found.trials, found.outside) == (importances_of(records, SEARCH).settings, 20, 1)
 
 
+def test_where_few_are_complete_all_are_compared_after_an_equal_number_of_epochs() -> None:
+    """The last epoch that ten trials came to; what they scored later, or that they were stopped, does not count."""
+    records = trials(20)
+    early = [
+        replace(
+            record,
+            status="complete" if record.number < 5 else "pruned",
+            metrics={"val_accuracy": 0.9},
+            history=[
+                Measurement(1, {"val_accuracy": 0.1}),
+                Measurement(2, record.metrics),
+                *([Measurement(3, {"val_accuracy": 0.9})] if record.number < 5 else []),
+            ],
+        )
+        for record in records
+    ]
+    found = importances_of(early, SEARCH)
+    assert (found.epoch, found.trials) == (2, 20)
+    assert found.settings == importances_of(records, SEARCH).settings
+    assert found.settings[0].ped_anova is not None
+
+
 @pytest.mark.parametrize(
     ("records", "why"),
     [
-        (trials(9), "fewer than 10 complete trials"),
+        (trials(9), "fewer than 10 trials"),
         ([replace(one, settings={"dropout": 0.1}) for one in trials(20)], "one value only"),
         ([replace(one, metrics={"val_accuracy": 0.5}) for one in trials(20)], "all trials scored the same"),
-        ([], "fewer than 10 complete trials"),
+        ([], "fewer than 10 trials"),
     ],
 )
 def test_where_a_setting_has_no_importance(records: list[TrialRecord], why: str) -> None:
@@ -98,7 +121,7 @@ def test_derived_trials_of_one_network_tell_as_much_of_its_training_as_one() -> 
     assert (found.trials, found.networks) == (20, 2)
     assert {one.setting: (one.trials, one.why_not) for one in found.settings} == {
         "k": (20, ""),
-        "dropout": (2, "fewer than 10 complete trials"),
+        "dropout": (2, "fewer than 10 trials"),
     }
 
 

@@ -1,0 +1,60 @@
+"""What a sweep leaves in MLflow for its pages: once, whatever is done again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tracked import mirrored_sweep
+
+from sweeps.run.tracked import page_of
+from sweeps.spec.sweep_file import read_file
+from sweeps.tracking.store import check_tracking
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a sweep whose mirror was closed twice."""
+    out = tmp_path_factory.mktemp("runs")
+    mirrored_sweep(out, "transfer", "mine", 4)
+    mirrored_sweep(out, "transfer", "mine", 4)
+    return out
+
+
+def test_a_sweep_has_its_images_its_code_and_its_packages_once(out: Path) -> None:
+    """The parent's input has the digest of the images; its artifacts are spec and packages."""
+    client = check_tracking(None, out).client()
+    (parent,) = client.search_runs(["1"], "tags.`carsweep.role` = 'sweep'")
+    (used,) = parent.inputs.dataset_inputs
+    assert (used.dataset.name, used.dataset.digest) == ("pictures", "0123456789abcdef")
+    assert {file.path for file in client.list_artifacts(parent.info.run_id)} == {"spec.yaml", "packages.txt"}
+    assert "wins" in parent.data.tags["mlflow.note.content"].splitlines()[0]
+    assert len(parent.data.tags["carsweep.lock"]) == 16
+
+
+def test_the_experiment_is_of_models_and_says_what_came_of_its_sweeps(out: Path) -> None:
+    """Its kind, a headline and a view of the sweep; the address opens the view, and asking for it changes nothing."""
+    client, known = check_tracking(None, out).client(), read_file(out / "mine").id
+    tags = client.get_experiment("1").tags
+    assert tags["mlflow.experimentKind"] == "custom_model_development"
+    assert tags["mlflow.note.content"].startswith("**mine**: complete, best ")
+    address = page_of(out, "mine", None)
+    assert address == f"#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey={known}"
+    assert client.get_experiment("1").tags == tags
+
+
+def test_pages_of_another_version_are_asked_in_the_address(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody knows whether they read the view; filter and order are in the address."""
+    monkeypatch.setattr("sweeps.tracking.store.version", lambda _: "4.0.0")
+    assert "viewStateShareKey" not in page_of(out, "mine", None)
+    assert "orderByKey=metrics.%60val_accuracy%60" in page_of(out, "mine", None)
+
+
+def test_the_dashboard_is_asked_for_one_sweep_that_has_begun(out: Path, run: Any, monkeypatch: Any) -> None:
+    """What is missing is told in a line with its remedy."""
+    code, _, err = run("ui", "mine", "--optuna", "--out", str(out))
+    assert (code, err.count("\n"), "it has no trials yet" in err) == (2, 1, True)
+    monkeypatch.setattr("sweeps.cli.ui.find_spec", lambda _: None)
+    code, _, err = run("ui", "mine", "--optuna", "--out", str(out))
+    assert (code, "pip install optuna-dashboard" in err) == (2, True)

@@ -1,0 +1,155 @@
+"""Sweeps from Python: what is imported, what a sweep looks like as frames, and how mistakes are answered."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from helpers import asked_of
+
+from carcls.errors import InputError, SpecError
+from carcls.outcome import Measurement
+from sweeps import Sweep, load_sweep, run_sweep
+from sweeps.spec.loading import load_spec
+from sweeps.spec.sweep_file import write_file
+from sweeps.study.study import Study
+
+HEAVY = {"torch", "ray", "mlflow", "optuna", "pandas", "rich"}
+
+
+def loaded_by(statement: str) -> set[str]:
+    """Return the top names of what a statement imports in a fresh interpreter, beyond what that has anyway."""
+    code = f"import sys; before = set(sys.modules); {statement}; print(*set(sys.modules) - before)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return {name.split(".")[0] for name in done.stdout.split()}
+
+
+def test_importing_the_package_imports_nothing_else() -> None:
+    """`import sweeps` costs nothing; what it has is loaded when it is asked for."""
+    assert loaded_by("import sweeps") == {"sweeps"}
+
+
+def test_importing_run_sweep_loads_nothing_heavy() -> None:
+    """A mistake in a notebook is answered before PyTorch, Ray and MLflow load."""
+    assert not loaded_by("from sweeps import run_sweep, load_sweep") & HEAVY - {"rich"}
+
+
+def test_what_is_not_there_is_no_attribute() -> None:
+    """A misspelt name is Python's own mistake."""
+    with pytest.raises(ImportError, match="run_sweeps"):
+        from sweeps import run_sweeps  # type: ignore[attr-defined] # noqa: F401
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Sweep:
+    """A sweep of four trials without images: one documented, two searched, one that failed."""
+    search = {"head_lr": [0.001, 0.002], "unfreezing": ["full"], "backbone_lr": {"low": 1e-4, "high": 1e-3}}
+    given = {"trials": 4, "epochs": 2, "experiments": ["transfer/frozen"], "search": search}
+    spec = load_spec("transfer", overrides={**given, "early_stopping": {"enabled": False}, "name": "mine"})
+    folder = tmp_path / "mine"
+    write_file(folder, "sweep", None, [spec])
+    with Study.open(folder, spec) as study:
+        for asked in asked_of(study):
+            scores = [0.25 + asked.number / 10, 0.5 + asked.number / 10]
+            for epoch, score in enumerate(scores, 1):
+                study.report(asked.number, Measurement(epoch, {"val_accuracy": score, "seconds": 3.0}))
+            if asked.number == 3:
+                study.tell_failed(asked.number, "<b>broken</b>", "bug")
+            else:
+                metrics = {"val_accuracy": scores[-1], "parameters": 3_404_314.0}
+                study.tell_complete(asked.number, {"metrics": metrics, "epochs": 2, "model": "m", "seconds": 7.0})
+    return load_sweep("mine", out=tmp_path)
+
+
+def test_frame_has_a_row_for_each_trial_and_typed_columns(sweep: Sweep) -> None:
+    """Best first, by number; numbers are numbers, and what cannot matter in a trial is missing there."""
+    frame = sweep.frame()
+    assert [*frame.index] == [2, 1, 0, 3]
+    assert [*frame["rank"].dropna()] == [1, 2, 3]
+    assert [*frame["status"]] == ["complete", "complete", "complete", "failed"]
+    assert frame.loc[[0, 1, 2], "val_accuracy"].tolist() == pytest.approx([0.5, 0.6, 0.7])
+    assert frame.loc[3, "reason"] == "<b>broken</b>"
+    assert set(frame["head_lr"]) == {trial.config["head_lr"] for trial in sweep.facts.board.trials}
+    assert pd.isna(frame.loc[0, "backbone_lr"])  # the backbone of the documented one is frozen
+    assert frame.loc[1, "backbone_lr"] > 0
+    assert (frame["val_accuracy"].dtype, frame["head_lr"].dtype) == (np.float64, np.float64)
+    assert {str(frame[name].dtype) for name in ("rank", "epochs_done", "derived_from", "confirms")} == {"Int64"}
+    assert str(frame["unfreezing"].dtype) == "string"
+
+
+def test_epochs_are_the_learning_curves(sweep: Sweep) -> None:
+    """A row for each epoch of each trial, those that failed too."""
+    epochs = sweep.epochs()
+    assert len(epochs) == 8
+    curves = epochs.pivot(index="epoch", columns="number", values="val_accuracy")
+    assert curves[1].tolist() == pytest.approx([0.35, 0.6])
+
+
+def test_sweep_shows_its_leaderboard(sweep: Sweep) -> None:
+    """Its text and its HTML say what it is, its best trial and its rows."""
+    assert (sweep.name, sweep.result, sweep.best and sweep.best.number) == ("mine", None, 2)
+    assert repr(sweep).startswith("mine (transfer): unfinished\n  4 of 4 trials ended (3 complete, 1 failed)\n")
+    assert "transfer/frozen" in repr(sweep)
+    html = sweep._repr_html_()
+    assert html.startswith("<pre>mine (transfer): unfinished")
+    assert html.count("<tr") == 1 + len(sweep.facts.board.shown)
+
+
+def test_figures_and_report_are_drawn(sweep: Sweep, tmp_path: Path) -> None:
+    """A figure is an SVG that a notebook shows; the report goes into the sweep's folder, or where it is asked for."""
+    curves = sweep.figures["curves"]
+    assert curves._repr_svg_().startswith("<svg")
+    assert repr(curves) == "SweepFigure(title='Learning curves')"
+    assert sweep.report() == tmp_path / "mine" / "report.html"
+    page = sweep.report(tmp_path / "page.html")
+    assert "<b>broken</b>" not in page.read_text()
+
+
+def test_sweep_without_a_model_says_so(sweep: Sweep) -> None:
+    """There is no model before a winner is registered."""
+    with pytest.raises(InputError, match="must have a registered model, got 'mine', which is unfinished"):
+        sweep.model()
+
+
+def test_unknown_sweep_and_job_are_answered(sweep: Sweep, tmp_path: Path) -> None:
+    """An unknown name is refused; a job's name tells those of its sweeps."""
+    with pytest.raises(InputError, match=r"must be of a sweep in .*, got 'mien'. Did you mean mine?"):
+        load_sweep("mien", out=tmp_path)
+    write_file(tmp_path / "job", "all", None, [sweep.facts.spec])
+    (tmp_path / "mine").rename(tmp_path / "job-transfer")
+    with pytest.raises(InputError, match=r"got 'job', a job of several: 'job-transfer'. Load these one by one"):
+        load_sweep("job", out=tmp_path)
+
+
+def test_all_mistakes_are_told_together(tmp_path: Path) -> None:
+    """Misspelt and wrong keywords are told at once, as on the command line, and nothing is made."""
+    with pytest.raises(SpecError) as error:
+        run_sweep("transfer", out=tmp_path / "runs", trials=0, trails=3, dropuot=0.1, epochs=2.5, search={"k": [1]})
+    said = "\n".join(error.value.mistakes)
+    assert len(error.value.mistakes) >= 5
+    for part in ("trials: must be", "Did you mean trials?", "Did you mean dropout?", "epochs", "k: must be left out"):
+        assert part in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_mistakes_of_other_arguments_are_told_before_anything_starts(tmp_path: Path) -> None:
+    """A family, images and an address that cannot be are refused in a sentence."""
+    for words, reason in [
+        ({"family": "transfre"}, "family: must be a known one, got 'transfre'. Did you mean transfer?"),
+        ({"family": "transfer", "data": tmp_path / "nowhere"}, "nowhere"),
+        ({"family": "transfer", "notify": "ftp://x"}, "--notify must be an address"),
+    ]:
+        with pytest.raises(InputError, match=reason):
+            run_sweep(**words, out=tmp_path / "runs", quiet=True)  # type: ignore[arg-type]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_numpy_values_paths_and_tuples_are_plain_values(tmp_path: Path) -> None:
+    """What a notebook has at hand is taken for what it means: the mistake is that the folder is missing."""
+    search = {"dropout": (0.1, np.float32(0.5)), "batch_size": np.array([8, 16])}
+    with pytest.raises(InputError, match="nowhere"):
+        run_sweep("transfer", data=tmp_path / "nowhere", trials=np.int64(3), search=search, out=tmp_path)
