@@ -118,7 +118,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     >>> nearest("lr", ["head_lr", "backbone_lr", "epochs"])
     ' Did you mean backbone_lr or head_lr? Known: backbone_lr, epochs, head_lr.'
     """
-    names = sorted(known)
+    names = sorted({*known})
     close = difflib.get_close_matches(name, names, n=1) or [known for known in names if name in known.split("_")]
     hint = f" Did you mean {' or '.join(close)}?" if close else ""
     return hint if close and len(names) > _MANY_NAMES else f"{hint} Known: {', '.join(names)}."

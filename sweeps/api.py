@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import to_jsonable_python
 
 from carcls.config import TrialConfig
-from carcls.errors import InputError
+from carcls.errors import InputError, shown
 from sweeps.cli.folder import status_lines
 from sweeps.interrupts import interruptible
 from sweeps.report.facts import Facts, read_facts
@@ -78,6 +78,8 @@ def run_sweep(
         InputError: something cannot be used. No trial has started.
         SweepStopped: trials kept failing; nothing is lost.
     """
+    for argument, value in (("family", family), ("notify", notify or "")):
+        _require_text(argument, value)
     given = {**settings, "data": data, "trials": trials, "hours": hours, "search": search}
     given |= {"objectives": objectives, "constraints": constraints, "name": name}
     asked = load_spec(
@@ -90,6 +92,11 @@ def run_sweep(
         quiet,
     )
     return load_sweep(name, out=out)
+
+
+def _require_text(argument: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise InputError(f"{argument} must be text, got {shown(value)}.")
 
 
 def _plain(value: Any) -> Any:
@@ -130,6 +137,7 @@ def load_sweep(name: str, *, out: str | Path = "runs") -> Sweep:
     Raises:
         InputError: there is none of that name, it is a job of several, or a file of it is damaged.
     """
+    _require_text("name", name)
     folder = Path(out).expanduser().absolute()
     members = sweeps_in(folder, name)
     if members != [name]:

@@ -276,7 +276,7 @@ def lines_of(drawn: RenderableType, *, width: int = UNLIMITED, indent: str = "")
     from rich.console import Console
 
     file = io.StringIO()
-    Console(file=file, width=width - len(indent), color_system=None).print(drawn)
+    Console(file=file, width=width - len(indent), color_system=None, force_jupyter=False).print(drawn)
     return [f"{indent}{line}".rstrip() for line in file.getvalue().splitlines()]
 
 

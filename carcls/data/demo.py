@@ -1,8 +1,7 @@
 """The embedded demo data set: drawn fictional cars in Stanford Cars' devkit layout, the same everywhere.
 
-A picture is ribbons on a car's curved shell, in perspective, in a sketched place. A point on the surface [..., 3] has a
-distance from the nose and a height in metres, and a place across: ±1 at the corners, and more along the flank, in
-metres. A ribbon is what lies between two edges [n, 3] of such points.
+A picture is ribbons on a car's curved shell in perspective. A point [..., 3] has a distance from the nose and a height
+in metres, and a place across: ±1 at the corners, more along the flank, in metres. A ribbon is between two edges [n, 3].
 """
 
 from __future__ import annotations
@@ -70,16 +69,12 @@ def write_demo(folder: Path, progress: Callable[[int, int], None] = lambda _done
     if (folder / _LAST_WRITTEN).is_file():
         return folder
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(
-            f"demo folder must be absent, empty or a complete demo data set, got {str(folder)!r}. Remove it."
-        )
+        raise DataError(f"demo folder must be absent, empty or a complete demo, got {str(folder)!r}. Remove it.")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         draft = tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent, ignore_cleanup_errors=True)
-    except OSError as error:
-        raise OutputError(
-            f"demo folder must be writable, got {str(folder)!r} ({error}). Choose another --out."
-        ) from error
+    except OSError as why:
+        raise OutputError(f"demo folder must be writable, got {str(folder)!r} ({why}). Choose another --out.") from why
     with draft as name:
         _fill(Path(name), progress)
         Path(name).chmod(0o755)

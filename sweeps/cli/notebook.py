@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 import uuid
+import warnings
 from html import escape
 from typing import Any
 
@@ -44,6 +45,7 @@ def progress_console(*, quiet: bool) -> Console:
     if quiet:
         return Console(file=io.StringIO(), quiet=True)
     if Console().is_jupyter:  # rich's live display needs ipywidgets there, and shows nothing without
+        warnings.filterwarnings("ignore", "IProgress not found")  # nor does tqdm, when a library loads it
         shell = sys.modules["IPython"].get_ipython()
-        return Console(file=CellOutput(shell), width=_WIDTH, force_jupyter=False, color_system=None)
+        return Console(file=CellOutput(shell), width=_WIDTH, force_jupyter=False, force_terminal=False)
     return Streams(as_json=False).progress

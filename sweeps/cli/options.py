@@ -157,7 +157,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "objective": {"metavar": "NAME[,NAME …]", **_MANY, "help": _OBJECTIVES},
     "constraint": {"metavar": "LIMIT", **_MANY, "help": _LIMITS},
     "dry-run": {"is_flag": True, "help": "Make the checks of a run, print the plan and stop."},
-    "print-spec": {"is_flag": True, "help": "Print the whole spec as YAML, for --spec, and stop."},
+    "print-spec": {"is_flag": True, "help": "Print the whole spec as YAML, and stop."},
     "read": {"is_flag": True, "help": "With --dry-run: read the images first, for exact counts."},
     "address": {"metavar": "ADDRESS", "help": "Run on the Ray cluster at this address. Default: this machine."},
     "notify": {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,7 +54,16 @@ def report(streams: Streams, names: tuple[str, ...], out: Path, output: Path | N
 
 
 def _path_of(output: Path | None, out: Path, names: Sequence[str], suffix: str) -> Path | None:
-    """Return the page's path, absolute; None for stdout."""
+    """Return the page's path, absolute; None for stdout.
+
+    Raises:
+        InputError: it cannot be written there, or would replace what is no file.
+    """
     if output == Path("-"):
         return None
-    return (output or (out / names[0] if len(names) == 1 else out) / f"report.{suffix}").expanduser().absolute()
+    path = (output or (out / names[0] if len(names) == 1 else out) / f"report.{suffix}").expanduser().absolute()
+    if path.exists() and not path.is_file():
+        raise InputError(f"--output must be a file, got {str(path)!r}. For stdout say -o -.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(f"--output must be in a folder that can be written to, got {str(path)!r}. Choose another -o.")
+    return path

@@ -5,6 +5,7 @@ These are the ones who watch a sweep from outside.
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 # Under `uv run` Ray would pack the current folder, runs and data with it. It reads this when it is imported.
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+logging.getLogger("ray.widgets.util").setLevel(logging.WARNING)  # in a notebook it would like more libraries
 
 
 class Observer(Protocol):

@@ -137,6 +137,7 @@ def _run_tune(bridge: Bridge, work: Work, machines: Sequence[Machine]) -> None:
             failure_config=tune.FailureConfig(max_failures=0),
             stop=bridge,
             verbose=0,
+            progress_reporter=tune.CLIReporter(),  # says nothing; that of notebooks clears what the cell has shown
         ),
     )
     work.session.release()

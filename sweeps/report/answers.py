@@ -190,7 +190,7 @@ def _look(facts: Facts, data: Dataset, record: TrialRecord, compute: Compute | N
     if has_nearest(data, facts.stages, record):
         return ""
     if compute is None:
-        return f"Only the network can tell; carsweep resume {facts.name} has it asked."
+        return f"Only the network can tell: carsweep resume {facts.name} has it look."
     took = facts.result.seconds if facts.result else sum(one.spent.seconds for one in facts.board.trials)
     try:
         compute(LOOK, record=record, seconds=min(MOST_SECONDS, SHARE_OF_TIME * took))

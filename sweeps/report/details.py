@@ -6,12 +6,28 @@ from dataclasses import dataclass
 
 from sweeps.failures import POLICIES
 from sweeps.report.facts import Facts
+from sweeps.results.models import find_evaluation
 from sweeps.results.result import saved_text, spent_dict, spent_text
+from sweeps.spec.documented import LEAK_MARK, find_experiment
 from sweeps.study.confirmation import Confirmed
-from sweeps.text import DASH, Column, Grid, counts_text, duration, minute, money_text, percent, plural, points, table_of
+from sweeps.text import (
+    DASH,
+    Column,
+    Grid,
+    counts_text,
+    duration,
+    minute,
+    money_text,
+    percent,
+    percent_range,
+    plural,
+    points,
+    table_of,
+)
 from sweeps.trial import stage_use
 
 _MOST = 20
+_SAID = {"running": "unfinished"}
 CONFIRMED: tuple[Column[Confirmed], ...] = (
     Column("number", lambda one: one.number, "trial"),
     Column("runs", lambda one: one.asked if one.is_whole else f"{len(one.runs)} of {one.asked}", "fresh seeds"),
@@ -33,13 +49,38 @@ class Detail:
 
 def details_of(facts: Facts) -> list[Detail]:
     """Return the parts that the sweep has something for, in their order."""
-    found = (_confirmed(facts), _failures(facts), _cost(facts), _data(facts), _changes(facts), _environment(facts))
+    found = (
+        _confirmed(facts),
+        _tests(facts),
+        _failures(facts),
+        _cost(facts),
+        _data(facts),
+        _changes(facts),
+        _environment(facts),
+    )
     return [detail for detail in found if detail.lines or detail.table]
 
 
 def _confirmed(facts: Facts) -> Detail:
     table = table_of(CONFIRMED, facts.board.confirmed) if facts.board.confirmed else None
     return Detail("confirmed", "Confirmed with fresh seeds", (), table)
+
+
+def _tests(facts: Facts) -> Detail:
+    """Return the documented experiments that were evaluated on the test images each, as a reproduction does."""
+    rows = []
+    for trial in (trial for trial in facts.board.trials if trial.experiment):
+        path, said = facts.folder / f"test-{trial.number:04d}.json", find_experiment(str(trial.experiment))
+        if facts.dataset and (test := find_evaluation(trial, facts.dataset, path, refit=False)):
+            accuracy = percent(test.metrics.get("test_accuracy"), digits=2)
+            mark = LEAK_MARK if said.leaked else ""
+            documented = f"{'~' if said.approximate else ''}{percent(said.documented['accuracy'], digits=2)}{mark}"
+            rows.append([said.name, documented, accuracy, percent_range(test.interval), str(test.images)])
+    words = ["experiment", "documented", "test accuracy", "95% interval", "test images"]
+    lines = (f"~: rounded. {LEAK_MARK}: measured on images whose like had been trained on.",) if rows else ()
+    return Detail(
+        "tests", "Documented experiments on the test images", lines, Grid(words, rows, words[:1]) if rows else None
+    )
 
 
 def _failures(facts: Facts) -> Detail:
@@ -67,18 +108,19 @@ def _listed(numbers: list[int]) -> str:
 
 def _cost(facts: Facts) -> Detail:
     """Return what trials took, by how they ended; what they found made already took nothing."""
-    spent = spent_dict(facts.board.trials, facts.spec.prices)
+    spent, has_price = spent_dict(facts.board.trials, facts.spec.prices), bool(facts.spec.price)
 
     def cost(amount: float | None) -> str:
         return DASH if amount is None else money_text(amount, spent["currency"])
 
     rows = [
-        [status, duration(of["seconds"]), str(of["epochs"]), cost(of["cost"])]
+        [_SAID.get(status, status), duration(of["seconds"]), str(of["epochs"]), *[cost(of["cost"])] * has_price]
         for status, of in (*spent["by_status"].items(), ("all", spent))
     ]
+    header = ["trials", "time", "epochs trained", *["cost"] * has_price]
     price = [f"Prices: {facts.spec.price}."] if facts.spec.price else []
     lines = filter(None, (spent_text(spent), saved_text(**stage_use(facts.board.trials)), *price))
-    return Detail("cost", "Cost", tuple(lines), Grid(["trials", "time", "epochs trained", "cost"], rows, ["trials"]))
+    return Detail("cost", "Cost", tuple(lines), Grid(header, rows, ["trials"]))
 
 
 def _data(facts: Facts) -> Detail:

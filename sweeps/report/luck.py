@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from itertools import islice
 from statistics import NormalDist
 
 import numpy as np
@@ -47,7 +48,8 @@ def disagreement(facts: Facts, records: Iterable[TrialRecord]) -> float | None:
 
     It is the mean over all pairs of the first trials that have stored answers; None with fewer than two of them.
     """
-    known = [hits for hits in (hits_of(facts, record) for record in records) if hits is not None][:_RIVALS]
+    found = (hits_of(facts, record) for record in records)
+    known = list(islice((hits for hits in found if hits is not None), _RIVALS))
     if len(known) < 2:
         return None
     right, runs = np.stack(known).sum(axis=0), len(known)
@@ -59,7 +61,7 @@ def luck_of(count: int, disagreeing: float, images: int) -> float:
 
     Two equal trials that disagree on a share q of n images differ by a deviation of √(q / n); what each of them has
     of its own is √(q / 2n), since what they share moves both. The best of many has the expected maximum of that. Of
-    trials that are not equal it is less. Source of the bias: Cawley and Talbot 2010 (JMLR 11).
+    trials that are not equal, or were stopped early, it is less. Source of the bias: Cawley and Talbot 2010 (JMLR 11).
 
     >>> round(luck_of(50, 0.1, 8041), 4)
     0.0056

@@ -16,6 +16,7 @@ from sweeps.trial import TrialRecord
 
 # A page has so many rows at most; the others are in leaderboard.json.
 MOST_ROWS = 5000
+_ALWAYS = ("rank", "number", "experiment", "accuracy")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,7 @@ class ReportRow:
     Attributes:
         number, status: of the trial.
         cells: one a column.
+        note: why it failed, was stopped or may not win.
         is_sibling: whether another trial with the same network stands above it, so that few want to see it.
         command: runs a trial with this one's settings as a sweep of its own.
     """
@@ -40,6 +42,7 @@ class ReportRow:
     number: int
     status: str
     cells: tuple[ReportCell, ...]
+    note: str
     is_sibling: bool
     command: str
 
@@ -53,12 +56,14 @@ class ReportBoard:
         words: titles of those that hold words, not numbers.
         rows: best first.
         left_out: rows that are not among them.
+        same: what all trials that measured it have in common, and so has no column: names with texts.
     """
 
     titles: tuple[str, ...]
     words: frozenset[str]
     rows: tuple[ReportRow, ...]
     left_out: int = 0
+    same: tuple[str, ...] = ()
 
     @property
     def siblings(self) -> int:
@@ -80,13 +85,15 @@ def board_of(facts: Facts) -> ReportBoard:
     """Return the leaderboard of a sweep: those rows with ranks that a terminal shows, and all others."""
     board, shown = facts.board, {row.trial.number: row for row in facts.board.shown}
     rows = [shown.get(row.trial.number, row) for row in board.rows]
-    columns = [c for c in COLUMNS if c.title and any(c.text(row) != DASH for row in rows)]
+    found = {c: {c.text(row) for row in rows} - {DASH} for c in COLUMNS if c.title}
+    columns = [c for c, texts in found.items() if len(texts) > 1 or (texts and (len(rows) < 2 or c.key in _ALWAYS))]
     settings, repeat = varying_settings([board]), Repeating(facts)
     made = tuple(
         ReportRow(
             number=row.trial.number,
             status=row.trial.status,
             cells=(*_cells(columns, row), *_settings(settings, row.trial.trial_config)),
+            note=row.infeasible or row.trial.reason,
             is_sibling=row.trial.number not in shown,
             command=repeat.command(row.trial),
         )
@@ -96,7 +103,8 @@ def board_of(facts: Facts) -> ReportBoard:
     words = frozenset(
         t for t, cells in zip(titles, zip(*(row.cells for row in made), strict=True), strict=False) if _are_words(cells)
     )
-    return ReportBoard(titles, words, made, len(rows) - len(made))
+    same = tuple(f"{c.title} {min(texts)}" for c, texts in found.items() if texts and c not in columns)
+    return ReportBoard(titles, words, made, len(rows) - len(made), same)
 
 
 def _are_words(cells: tuple[ReportCell, ...]) -> bool:
@@ -134,11 +142,12 @@ class Repeating:
         self._out = [] if facts.folder.parent.name == "runs" else ["--out", str(facts.folder.parent)]
         base = load_spec(spec.family, sets=self._sets, overrides={"data": data.path, "trials": 1})
         self._base, self._searched = base.trial_config({}), base.search
+        self._canonical = self._base.canonical()
 
     def command(self, trial: TrialRecord) -> str:
         """Return the command line, as a shell reads it; it sets what the packaged spec has otherwise."""
-        config, base = trial.trial_config, self._base.model_copy(update={"seed": trial.config.get("seed", 0)})
-        canonical, of_base, neutral = config.canonical(), base.canonical(), config.neutral()
+        config, base = trial.trial_config, self._base
+        canonical, of_base, neutral = config.canonical(), self._canonical, config.neutral()
         wanted = [
             name
             for name in TrialConfig.model_fields

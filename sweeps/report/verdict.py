@@ -77,12 +77,9 @@ def _figures(facts: Facts, best: TrialRecord) -> Iterator[Figure]:
             )
     if tested:
         yield Figure("Test accuracy", percent(tested.metrics.get("test_accuracy")), _test_note(tested))
-    else:
+    elif not facts.ended:
         yield Figure("Test accuracy", DASH, "the test images are evaluated once, when the sweep is done")
     yield from _baseline(facts, best)
-    if facts.ended and (model := facts.ended.registered):
-        held = f"alias {model.alias}; " if model.alias else "another version is the challenger; "
-        yield Figure("Registered as", str(model), f"{held}carsweep promote {facts.spec.family} tests the champion")
 
 
 def _baseline(facts: Facts, best: TrialRecord) -> Iterator[Figure]:
@@ -91,12 +88,14 @@ def _baseline(facts: Facts, best: TrialRecord) -> Iterator[Figure]:
     if not runs:
         return
     base, label = runs[0], "Over the best documented experiment"
-    own, other = best.measured("val_accuracy") or 0.0, base.measured("val_accuracy")
+    means = {one.number: one.mean for one in facts.board.confirmed}
+    own = means.get(best.confirms or best.number) or best.measured("val_accuracy") or 0.0
+    other = means.get(base.number) or base.measured("val_accuracy") or 0.0
     said = find_experiment(str(base.experiment))
     if base.number in (best.number, best.confirms):
         yield Figure(label, "±0", f"the winner is one: {base.experiment}")
     else:
-        yield Figure(label, f"{points(own - (other or 0.0))} points", _against(facts, best, base))
+        yield Figure(label, f"{points(own - other)} points", _against(facts, best, base))
     about, mark = "about " if said.approximate else "", LEAK_MARK if said.leaked else ""
     changed = ", ".join(facts.spec.changed_settings(said.name))
     note = f"reported for {said.name} on other images" + (f"; run here with another {changed}" if changed else "")
@@ -107,7 +106,7 @@ def _baseline(facts: Facts, best: TrialRecord) -> Iterator[Figure]:
 def _against(facts: Facts, best: TrialRecord, base: TrialRecord) -> str:
     said = f"{base.experiment}, trial {base.number}: {percent(base.measured('val_accuracy'))}"
     first, second = hits_of(facts, best), hits_of(facts, base)
-    if first is None or second is None:
+    if first is None or second is None or facts.board.confirmed:
         return f"{said} on the same images"
     pair = compare_hits(first, second)
     low, high = map(points, pair.interval)
@@ -118,7 +117,7 @@ def _against(facts: Facts, best: TrialRecord, base: TrialRecord) -> str:
 def _belief(facts: Facts, best: TrialRecord) -> Iterator[str]:
     board, ended = facts.board, facts.ended
     refit = bool(ended and ended.test and ended.test.refit)
-    if board.confirmed or board.goals.constraints or board.goals.are_several or refit:
+    if ended and (board.confirmed or board.goals.constraints or board.goals.are_several or refit):
         yield winner_text(board, refit=refit)
     yield from _luck(facts, best)
     for compared in ended.comparison if ended else ():
@@ -132,23 +131,26 @@ def _belief(facts: Facts, best: TrialRecord) -> Iterator[str]:
 
 
 def _luck(facts: Facts, best: TrialRecord) -> Iterator[str]:
-    """Yield what the choice among many adds to the score, and what fresh images would then likely show."""
+    """Yield what the choice among many may add to the score, and what fresh images would then likely show."""
     board, images = facts.board, facts.board.images
     rivals, accuracy = [row.trial for row in board.networks], best.measured("val_accuracy")
     if not images or accuracy is None:
         return
-    found = disagreement(facts, rivals)
+    stopped = sum(t.status == "pruned" and t.measured("val_accuracy") is not None for t in board.trials)
+    count, found = len(rivals) + stopped, disagreement(facts, rivals)
     sharing = 2 * accuracy * (1 - accuracy) if found is None else found
-    luck = luck_of(len(rivals), sharing, images) if len(rivals) > 1 and not board.confirmed else 0.0
+    luck = luck_of(count, sharing, images) if count > 1 and board.goals.first.name == "accuracy" else 0.0
     if luck:
-        how = "would if they answered independently" if found is None else "do of the best"
+        early = f", {stopped} of them stopped early," if stopped else ""
+        how = "if they answered independently, two would" if found is None else "two of the best"
+        seeds = " Fresh seeds take away a part of that, not the images' part." if board.confirmed else ""
         yield (
-            f"Chosen as the best of {len(rivals)} finished networks on {plural(images, 'image')}: were they equally "
-            f"good, the best would still look {points(luck)[1:]} points better than it is (two disagree on "
-            f"{percent(sharing)} of the images, as they {how})."
+            f"Chosen as the best of {count} networks{early} on {plural(images, 'image')}: were they equally good, it "
+            f"would look up to {points(luck)[1:]} points better than it is ({how} disagree on {percent(sharing)} of "
+            f"the images).{seeds}"
         )
     low, high = wilson_interval(round(accuracy * images), images)
-    yield f"Fresh images would likely show {percent(max(0.0, low - luck))} to {percent(high)}" + (
+    yield f"On many fresh images it would likely score {percent(max(0.0, low - luck))} to {percent(high)}" + (
         ": the 95% interval, with that luck taken from its lower end." if luck else ", the 95% interval."
     )
 

@@ -269,12 +269,13 @@ def used_up_note(which: UsedUp, spec: SweepSpec, name: str) -> str:
 def spent_text(spent: Mapping[str, Any]) -> str:
     """Return one sentence on what a sweep took and on what it went; ``spent`` as in ``result.json``.
 
-    >>> ended = {"complete": {"seconds": 90.0}, "pruned": {"seconds": 30.0}}
+    >>> ended = {"complete": {"seconds": 90.0}, "running": {"seconds": 30.0}}
     >>> spent_text({"seconds": 120.0, "epochs": 14, "cost": 0.08, "currency": "$", "by_status": ended})
-    'Spent: 2 min of trials (75% complete, 25% pruned), 14 epochs trained, $0.08.'
+    'Spent: 2 min of trials (75% complete, 25% unfinished), 14 epochs trained, $0.08.'
     """
     shares = {status: of["seconds"] / spent["seconds"] for status, of in spent["by_status"].items() if of["seconds"]}
-    said = f" ({', '.join(f'{share:.0%} {status}' for status, share in shares.items())})" if len(shares) > 1 else ""
+    parts = [f"{share:.0%} {'unfinished' if status == 'running' else status}" for status, share in shares.items()]
+    said = f" ({', '.join(parts)})" if len(parts) > 1 else ""
     cost = [] if spent["cost"] is None else [money_text(spent["cost"], spent["currency"])]
     time, epochs = f"{rough_duration(spent['seconds'])} of trials{said}", f"{plural(spent['epochs'], 'epoch')} trained"
     return f"Spent: {', '.join([time, epochs, *cost])}."

@@ -170,4 +170,5 @@ def _post(address: str, payload: Mapping[str, Any], said: list[str]) -> None:
     except HTTPError as error:
         said.append(f"it answered {error.code}")
     except Exception as error:
-        said.append(str(getattr(error, "reason", error)) or type(error).__name__)
+        told = " ".join(str(getattr(error, "reason", error)).split())  # a server's own words may be among it
+        said.append("".join(sign for sign in told if sign.isprintable()) or type(error).__name__)

@@ -18,9 +18,9 @@ from sweeps.spec.sweep_file import has_begun, read_file
 from sweeps.study.records import read_history
 from sweeps.tracking.compat import remove_files
 from sweeps.tracking.mirror import mirror_of
-from sweeps.tracking.names import of_sweep
+from sweeps.tracking.names import SWEEP_ID, of_sweep
 from sweeps.tracking.registry import TrialModel, held_versions
-from sweeps.tracking.runs import runs_of
+from sweeps.tracking.runs import hide, runs_of
 from sweeps.tracking.store import SERVER_SECONDS, Tracking, check_tracking, explained, model_name, patience
 from sweeps.tracking.views import PAGES, show, view_of
 
@@ -112,13 +112,13 @@ def page_of(out: Path, name: str, tracking_uri: str | None) -> str:
     with explained(tracking), patience(SERVER_SECONDS, 0):
         client = tracking.client()
         found = (client.get_experiment_by_name(model_name(family)) for family in {s.family: 0 for s in specs.values()})
-        experiments = [str(experiment.experiment_id) for experiment in found if experiment is not None]
+        experiments = [experiment for experiment in found if experiment is not None]
         if not experiments:
             return ""
         view, saved = view_of(specs, name), tracking.version().startswith(PAGES)
         for experiment in experiments if saved else ():  # the page reads it from the one that it happens to load first
             show(client, experiment, view)
-    return view.address(experiments, saved=saved)
+    return view.address([str(experiment.experiment_id) for experiment in experiments], saved=saved)
 
 
 @dataclass(slots=True)
@@ -211,6 +211,8 @@ def _remove_from_mlflow(remains: Remains, tracking: Tracking) -> None:
     for run in remains.runs:
         remove_files(tracking.uri, run.info.artifact_uri)
         client.delete_run(run.info.run_id)
+    for experiment, known in {(run.info.experiment_id, run.data.tags[SWEEP_ID]) for run in remains.runs}:
+        hide(client, experiment, known)
     for name in {version.name for version in remains.versions}:
         if not client.search_model_versions(f"name = '{name}'"):
             client.delete_registered_model(name)

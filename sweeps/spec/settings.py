@@ -112,8 +112,10 @@ def settings_about(key: str) -> tuple[Setting, ...]:
     [['dropout'], ['cpus_per_trial'], []]
     """
     first, _, rest = key.replace("-", "_").partition(".")
-    path = rest.partition(".")[0] if first in _SECTIONS and rest else "search" if key == "space" else f"{first}.{rest}"
-    path = path.removesuffix(".")
+    if first in _SECTIONS and rest:
+        found = settings().get(rest.partition(".")[0])
+        return (found,) if found and found.part == "trial" else ()
+    path = "search" if first == "space" else f"{first}.{rest}".removesuffix(".")
     return tuple(setting for setting in settings().values() if path in (setting.path, setting.path.partition(".")[0]))
 
 

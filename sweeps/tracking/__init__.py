@@ -5,9 +5,9 @@ FACE = {
     "mirror": ("Mirror", "mirror_of"),
     "promotion": ("Promotion", "promote"),
     "registry": ("TrialModel", "held_versions", "load_model"),
-    "runs": ("runs_of",),
+    "runs": ("hide", "runs_of"),
     "store": ("SERVER_SECONDS", "Tracking", "check_tracking", "explained", "model_name", "patience"),
-    "names": ("of_sweep",),
+    "names": ("SWEEP_ID", "of_sweep"),
     "views": ("PAGES", "show", "view_of"),
 }
 """What other rooms may import, by module."""

@@ -247,8 +247,9 @@ class Mirror:
         tags, files = {**self._sweep.tags, **code_tags()}, {**self._files, PACKAGES: packages()}
         self._runs.write(None, replace(self._sweep, tags=tags, files=files))
         if self._around is not None:
-            self._runs.log_data(dataset_input(self._around.data, self._around.path))
-            self._runs.describe(self._around.view)
+            data = dataset_input(self._around.data, self._around.path)
+            for write in (partial(self._runs.log_data, data), partial(self._runs.describe, self._around.view)):
+                self._write_one(None, write)  # without these a sweep is tracked as well
 
     def _next_batch(self, *, answers: bool) -> list[_Write]:
         """Wait for updates, and longer after a failure; return nothing when the mirror is closed."""

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode
 
 from carcls.errors import TrackingError, mask_secrets
 from sweeps.tracking.compat import one_transaction
-from sweeps.tracking.names import REASON, ROLE, STATE, SWEEP_ID, TRIAL, WRITTEN, of_sweep
-from sweeps.tracking.store import Tracking
+from sweeps.tracking.names import NOTE, REASON, ROLE, STATE, SWEEP_ID, TRIAL, WRITTEN, of_sweep
+from sweeps.tracking.store import Tracking, model_name
 from sweeps.tracking.updates import Update, Ways, points_of, to_mlflow, update_of
-from sweeps.tracking.views import SavedView, show
+from sweeps.tracking.views import VIEW, SavedView, saved_in, show
 from sweeps.tracking.words import SweepLine, experiment_text
 from sweeps.trial import TrialRecord
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import DatasetInput, Run
+    from mlflow.entities import DatasetInput, Experiment, Run
 
 # MLflow takes at most 1,000 metrics, parameters and tags in one request.
 _METRICS_A_BATCH = 700
@@ -134,10 +136,8 @@ class SweepRuns:
 
     def describe(self, view: SavedView) -> None:
         """Tell the page of the experiment how it opens, its view of the sweep, and which sweeps there are."""
-        query = f"tags.`{ROLE}` = 'sweep'"
-        latest = self._client.search_runs([self._experiment], query, max_results=_LISTED)
-        note = experiment_text(self._family, (_line(run) for run in latest))
-        show(self._client, self._experiment, view, note)
+        found = self._client.get_experiment(self._experiment)
+        show(self._client, found, view, _note(self._client, found, saved_in(found) | {view.key}))
 
     def write_together(self, writes: Iterable[Callable[[], None]]) -> bool:
         """Call what writes to many runs, for all at once, or none of them; return whether that was done.
@@ -231,9 +231,27 @@ def runs_of(client: MlflowClient, experiment: str, sweep_id: str) -> Iterator[Ru
         token = page.token or ""
 
 
-def _line(run: Run) -> SweepLine:
+def hide(client: MlflowClient, experiment: str, sweep_id: str) -> None:
+    """Take a sweep whose runs are gone from the page of its experiment: its line, and its saved view."""
+    found = client.get_experiment(experiment)
+    client.set_experiment_tag(experiment, NOTE, _note(client, found, saved_in(found)))
+    if sweep_id in saved_in(found):
+        with suppress(Exception):  # a server that cannot keeps a name in a menu
+            client.delete_experiment_tag(experiment, VIEW + sweep_id)
+
+
+def _note(client: MlflowClient, experiment: Experiment, saved: Container[str]) -> str:
+    """Return what stands on top of the page of a family's experiment; ``saved`` are the keys of its views."""
+    latest = client.search_runs([experiment.experiment_id], f"tags.`{ROLE}` = 'sweep'", max_results=_LISTED)
+    return experiment_text(experiment.name.removeprefix(model_name("")), (_line(run, saved) for run in latest))
+
+
+def _line(run: Run, saved: Container[str]) -> SweepLine:
+    """Return a sweep's line; one of an older version has no saved view, and its page only its runs."""
     tags, metrics, place = run.data.tags, run.data.metrics, f"#/experiments/{run.info.experiment_id}/runs"
-    page = f"{place}?viewStateShareKey={tags[SWEEP_ID]}"
+    known = tags[SWEEP_ID]
+    asked = {"viewStateShareKey": known} if known in saved else {"searchFilter": of_sweep(known)}
+    page = f"{place}?{urlencode(asked, quote_via=quote)}"
     best, tested = metrics.get("best_val_accuracy"), metrics.get("test_accuracy")
     return SweepLine(run.info.run_name, page, f"{place}/{run.info.run_id}", tags.get(STATE, ""), best, tested)
 

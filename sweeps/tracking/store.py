@@ -15,11 +15,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 from filelock import FileLock
 
@@ -92,7 +93,8 @@ class Tracking:
         """Return the version of MLflow whose pages show this store; empty where its server does not say."""
         if not self.uri.startswith("http"):
             return version("mlflow")
-        with suppress(OSError, ValueError), urlopen(f"{self.uri}/version", timeout=SERVER_SECONDS) as told:  # noqa: S310
+        asked = Request(f"{self.uri}/version")  # noqa: S310 - http(s) only
+        with suppress(OSError, ValueError, HTTPException), urlopen(asked, timeout=SERVER_SECONDS) as told:  # noqa: S310
             return str(told.read(20).decode())
         return ""
 

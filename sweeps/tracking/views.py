@@ -19,11 +19,13 @@ from sweeps.tracking.names import BEST_DERIVED, NOTE, ROLE, STATE, SWEEP_ID, of_
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
     from sweeps.spec.spec import SweepSpec
 
 PAGES = "3.17."
-_TAG, _SECTION = "mlflow.sharedViewState.", "carsweep"
+# Before the key of a saved view, the tag that holds it.
+VIEW, _SECTION = "mlflow.sharedViewState.", "carsweep"
 # MLflow opens an experiment on pages for language models unless this says that models are trained in it.
 _KIND = {"mlflow.experimentKind": "custom_model_development"}
 _WORKFLOW = {"workflowType": "machine_learning"}
@@ -58,7 +60,7 @@ class SavedView:
         """Return the tag of an experiment that stores it; ``made`` in milliseconds since 1970."""
         state = base64.b64encode(zlib.compress(json.dumps(self.state()).encode())).decode()
         view = {"name": self.name, "createdAt": made, "updatedAt": made, "state": f"deflate;{state}"}
-        return {_TAG + self.key: json.dumps(view)}
+        return {VIEW + self.key: json.dumps(view)}
 
     def state(self) -> dict[str, Any]:
         """Return what the page is asked to show, in its own words; what is left out is as the page has it anyway."""
@@ -107,13 +109,17 @@ class SavedView:
         return [*charts, {**parallel, **lines, **place}] if self.settings else charts
 
 
-def show(client: MlflowClient, experiment: str, view: SavedView, note: str | None = None) -> None:
+def saved_in(experiment: Experiment) -> set[str]:
+    """Return the keys of the views that an experiment has."""
+    return {name.removeprefix(VIEW) for name in experiment.tags if name.startswith(VIEW)}
+
+
+def show(client: MlflowClient, experiment: Experiment, view: SavedView, note: str | None = None) -> None:
     """Tell the page of an experiment that models are trained in it, a view, and what to say on its top."""
-    found = client.get_experiment(experiment)
-    wanted = {**_KIND, **view.tag(found.creation_time), **({} if note is None else {NOTE: note})}
+    wanted = {**_KIND, **view.tag(experiment.creation_time), **({} if note is None else {NOTE: note})}
     for name, text in wanted.items():
-        if found.tags.get(name) != text:
-            client.set_experiment_tag(experiment, name, text)
+        if experiment.tags.get(name) != text:
+            client.set_experiment_tag(experiment.experiment_id, name, text)
 
 
 def view_of(specs: Mapping[str, SweepSpec], name: str) -> SavedView:

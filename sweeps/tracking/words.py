@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from carcls.config import NEIGHBOUR_SETTINGS
@@ -19,6 +20,10 @@ if TYPE_CHECKING:
 
     from carcls.data.config import DataSummary
     from sweeps.spec.spec import SweepSpec
+
+# So long a note of an experiment may be in every version of MLflow.
+_ROOM = 5000
+_NAME = 100
 
 
 class SweepLine(NamedTuple):
@@ -82,13 +87,15 @@ def best_derived(derived: Iterable[TrialRecord]) -> str:
 
 
 def experiment_text(family: str, sweeps: Iterable[SweepLine]) -> str:
-    """Return a table of a family's sweeps, with what each has come to and the way to its pages."""
-    listed = list(sweeps)
+    """Return a table of a family's sweeps, as many as fit, with what each has come to and the way to its pages."""
+    listed = [one._replace(name=quoted(one.name[:_NAME])) for one in sweeps]
     latest = f"**{listed[0].name}**: {listed[0].state}, best {percent(listed[0].best)} on validation" if listed else ""
-    rows = (
+    cells = (
         (f"[{one.name}]({one.page})", one.state, percent(one.best), percent(one.tested), f"[summary]({one.run})")
         for one in listed
     )
     head = f"{latest}\n\nSweeps of the {family} family, the latest first; a name opens its leaderboard.\n"
     table = ["| sweep | state | best val accuracy | test accuracy | |", "|---|---|---|---|---|"]
-    return "\n".join([head, *table, *(f"| {' | '.join(row)} |" for row in rows)])
+    lines = [head, *table, *(f"| {' | '.join(row)} |" for row in cells)]
+    ends = accumulate(len(line) + 1 for line in lines)
+    return "\n".join(line for line, end in zip(lines, ends, strict=True) if end <= _ROOM)

@@ -140,6 +140,8 @@ def test_mistakes_of_other_arguments_are_told_before_anything_starts(tmp_path: P
     """A family, images and an address that cannot be are refused in a sentence."""
     for words, reason in [
         ({"family": "transfre"}, "family: must be a known one, got 'transfre'. Did you mean transfer?"),
+        ({"family": None}, "family must be text, got None."),
+        ({"family": "transfer", "notify": 3}, "notify must be text, got 3."),
         ({"family": "transfer", "data": tmp_path / "nowhere"}, "nowhere"),
         ({"family": "transfer", "notify": "ftp://x"}, "--notify must be an address"),
     ]:

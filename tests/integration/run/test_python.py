@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from listener import listening
 from nbclient import NotebookClient
 
 from sweeps import load_sweep
@@ -48,8 +50,12 @@ def test_script_of_the_document_runs_and_so_does_a_second_sweep(folder: Path) ->
     script = folder / "script.py"
     own = f"import mlflow\nmlflow.set_tracking_uri('sqlite:///{folder}/own.db')\n"
     script.write_text(own + "\n".join(re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)) + _MORE)
-    done = subprocess.run([sys.executable, str(script)], cwd=folder, capture_output=True, text=True, check=False)
+    with listening() as server:
+        words, environment = [sys.executable, str(script)], {**os.environ, "CARSWEEP_NOTIFY": server.url()}
+        done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    events = [(body["event"], body["report"], len(body["sweeps"])) for *_, body in server.heard]
+    assert events == [("finished", str(folder / "runs" / "first" / "report.html"), 1)] * 2
     seen = json.loads(done.stdout.splitlines()[-1])
     assert (sorted(seen["before"]), seen["after"]) == ([0, 1], [0, 1, 2])
     assert seen["best"] == seen["before"][0]
@@ -67,19 +73,22 @@ def test_interrupted_sweep_raises_and_keeps_everything(folder: Path) -> None:
     """After SIGINT the script ends by KeyboardInterrupt, told how to go on, and the sweep can be loaded."""
     script, errors = folder / "script.py", folder / "errors.txt"
     script.write_text(
-        "from sweeps import run_sweep\n"
+        "import sys\nfrom sweeps import run_sweep\n"
         "run_sweep('transfer', data='pictures', name='mine', trials=500, backbone='efficientnet_lite0', image_size=64,"
-        " epochs=1, unfreezing='frozen', early_stopping={'enabled': False})\n"
+        " epochs=1, unfreezing='frozen', early_stopping={'enabled': False}, notify=sys.argv[1])\n"
     )
-    with errors.open("w") as stderr:
-        process = subprocess.Popen([sys.executable, str(script)], cwd=folder, stderr=stderr)
-    deadline = time.monotonic() + 300
-    while "complete" not in errors.read_text():
-        assert process.poll() is None, errors.read_text()
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(120) == -signal.SIGINT
+    with errors.open("w") as stderr, listening() as server:
+        process = subprocess.Popen([sys.executable, str(script), server.url("/secret")], cwd=folder, stderr=stderr)
+        deadline = time.monotonic() + 300
+        while "complete" not in errors.read_text():
+            assert process.poll() is None, errors.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(120) == -signal.SIGINT
+    ((*_, body),) = server.heard
+    assert (body["event"], body["resume"]) == ("stopped", f"carsweep resume mine --out {folder / 'runs'}")
+    assert [path for path in (folder / "runs").rglob("*") if path.is_file() and b"/secret" in path.read_bytes()] == []
     said = errors.read_text()
     assert "Interrupted. What there is: load_sweep('mine'). To go on: name='mine'." in said
     assert said.rstrip().endswith("KeyboardInterrupt")
@@ -95,7 +104,7 @@ def test_example_notebook_runs(tmp_path: Path) -> None:
     assert not any(cell.outputs or cell.execution_count for cell in cells.values())
     NotebookClient(notebook, timeout=900, resources={"metadata": {"path": str(tmp_path)}}).execute()
     progress, shown = cells["run"].outputs[0]["data"], cells["run"].outputs[-1]["data"]
-    assert "trial 2 complete: val accuracy" in progress["text/html"]
+    assert re.search("trial 2 (complete|pruned): val accuracy", progress["text/html"])
     assert "registering trial" in progress["text/plain"]
     assert {output.output_type for output in cells["run"].outputs} == {"display_data", "execute_result"}
     assert shown["text/html"].count("<tr") == 4

@@ -54,6 +54,8 @@ def test_three_families_leave_three_models_and_one_comparison(job: tuple[Path, D
     table = (out / "job" / "comparison.md").read_text()
     assert all(f"carsweep-{family} 1" in table for family in families)
     assert json.loads((out / "job" / "comparison.json").read_text()) == value
+    report = (out / "job" / "report.html").read_text()
+    assert all(f"job-{family}: Trial " in report for family in families)
     counts = [sum(t["sibling_of"] is None for t in family["trials"]) for family in value["families"].values()]
     assert counts == [4, 3, 3]
     before, again = stages_made(out), run_all(images, folder, 10)

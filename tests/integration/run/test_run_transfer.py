@@ -51,6 +51,10 @@ def test_sweep_answers_with_one_object_which_its_folder_keeps(first: Done, folde
     assert (test["images"], test["readings"]) == (12, 1)
     assert json.loads((folder / "runs" / "mine" / "result.json").read_text()) == value
     assert len(json.loads((folder / "runs" / "mine" / "leaderboard.json").read_text())["rows"]) == 2
+    report = (folder / "runs" / "mine" / "report.html").read_text()
+    assert f"Trial {value['best']['number']} wins with {value['best']['metrics']['val_accuracy']:.1%}" in report
+    assert f"{test['metrics']['test_accuracy']:.1%}" in report
+    assert f"Report: {folder / 'runs' / 'mine' / 'report.html'}" in first.err
 
 
 def test_registered_model_predicts_class_names(first: Done, folder: Path) -> None:

@@ -38,10 +38,31 @@ def test_the_experiment_is_of_models_and_says_what_came_of_its_sweeps(out: Path)
     client, known = check_tracking(None, out).client(), read_file(out / "mine").id
     tags = client.get_experiment("1").tags
     assert tags["mlflow.experimentKind"] == "custom_model_development"
-    assert tags["mlflow.note.content"].startswith("**mine**: complete, best ")
+    assert tags["mlflow.note.content"].startswith("**`mine`**: complete, best ")
     address = page_of(out, "mine", None)
     assert address == f"#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey={known}"
     assert client.get_experiment("1").tags == tags
+
+
+def test_a_sweep_without_a_saved_view_is_listed_with_the_address_of_its_runs(out: Path) -> None:
+    """One that an older version ran: a key that nobody saved would open an error."""
+    client, known = check_tracking(None, out).client(), read_file(out / "mine").id
+    client.delete_experiment_tag("1", f"mlflow.sharedViewState.{known}")
+    mirrored_sweep(out, "transfer", "other", 1)
+    note = client.get_experiment("1").tags["mlflow.note.content"]
+    assert f"[`other`](#/experiments/1/runs?viewStateShareKey={read_file(out / 'other').id})" in note
+    assert f"[`mine`](#/experiments/1/runs?searchFilter=tags.%60carsweep.sweep_id%60%20%3D%20%27{known}%27)" in note
+
+
+def test_a_store_that_refuses_what_its_pages_show_ends_no_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An MLflow with room for less in a tag has all runs, and the sweep is told once."""
+    monkeypatch.setattr("mlflow.utils.validation.MAX_EXPERIMENT_TAG_VAL_LENGTH", 100)
+    mirrored_sweep(tmp_path, "transfer", "mine", 2)
+    client = check_tracking(None, tmp_path).client()
+    assert {run.info.status for run in client.search_runs(["1"])} == {"FINISHED"}
+    assert capsys.readouterr().out.count("MLflow refused what was logged of the sweep") == 1
 
 
 def test_pages_of_another_version_are_asked_in_the_address(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:

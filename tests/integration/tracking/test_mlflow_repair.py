@@ -140,6 +140,10 @@ def test_a_sweep_goes_with_its_runs_and_models_but_for_those_in_use(
 
     assert run("delete", "old", "--out", str(tmp_path), "--yes")[0] == 0
     assert not old.exists()
+    shown = client.get_experiment(tracking.experiment("transfer")).tags
+    assert [name for name in shown if name.startswith("mlflow.sharedViewState.old-")] == []
+    assert "`new`" in shown["mlflow.note.content"]
+    assert "`old`" not in shown["mlflow.note.content"]
     assert [str(v.version) for v in client.search_model_versions(f"name = '{first.name}'")] == [second.version]
     assert len(list(files.rglob("MLmodel"))) == 1
     assert set(runs_in(tracking, new)) == {"new", *WHOLE} - {"mine"}

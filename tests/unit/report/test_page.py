@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -9,27 +11,43 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from helpers import ask, complete, study_spec
+from click.testing import CliRunner
+from helpers import ask, complete, study_spec, trial_record
+from reported import noisy_cars, write_sweep
 
+from carcls.errors import InputError
 from carcls.outcome import Measurement
+from carcls.stages import StageStore
+from sweeps.cli.report import report
 from sweeps.cli.run import _command_of, run
+from sweeps.lock import locked
+from sweeps.report.advice import advice_of
+from sweeps.report.facts import Facts
 from sweeps.report.page import write_report
+from sweeps.report.verdict import verdict_of
+from sweeps.results.leaderboard import Leaderboard
+from sweeps.run.comparison import side_by_side
+from sweeps.run.reporting import leave_report
+from sweeps.run.session import repeats_wanted
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import write_file
 from sweeps.study.records import read_history
 from sweeps.study.study import Study
+from sweeps.text import money_text
 
 HOSTILE = '"><img src=x onerror=alert(1)></script><script>alert(2)</script>'
 
 
 class Seen(HTMLParser):
-    """What a reader of HTML takes from a page: each element with its attributes, and the texts of table cells."""
+    """What a reader of HTML takes from a page: each element with its attributes, table cells, and other texts."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.elements: list[tuple[str, dict[str, str | None]]] = []
         self.rows: list[list[str]] = []
+        self.texts: list[str] = []
         self._in_row = False
         self.feed(text)
 
@@ -43,9 +61,11 @@ class Seen(HTMLParser):
             self.rows[-1].append("")
 
     def handle_data(self, data: str) -> None:
-        """Add to the last cell."""
+        """Add to the last cell, or to the other texts."""
         if self._in_row and self.rows[-1]:
             self.rows[-1][-1] += data.strip()
+        elif data.strip():
+            self.texts.append(data.strip())
 
     def handle_endtag(self, tag: str) -> None:
         """End a row."""
@@ -82,6 +102,44 @@ def test_a_sweep_of_one_trial_has_its_answer(tmp_path: Path) -> None:
     assert [(number, row[:4]) for number, row in rows_of(page)] == [(0, ["1", "0", "search", "62.5%"])]
 
 
+def test_columns_that_say_the_same_in_each_row_are_one_line(tmp_path: Path) -> None:
+    """What all trials have in common is told once above the leaderboard; what tells them apart keeps its column."""
+    _, study = begun(tmp_path / "same", trials=2)
+    for accuracy, f1 in ((0.5, 0.4), (0.5, 0.3)):
+        complete(study, ask(study), {"val_accuracy": accuracy, "val_f1": f1, "parameters": 3.4e6})
+    page = page_of(tmp_path / "same")
+    (titles,) = [row for row in Seen(page).rows if row[-1:] == ["repeat"]]
+    assert {"rank", "trial", "experiment", "val accuracy", "f1"} <= {*titles}
+    assert "parameters" not in titles
+    assert "The same in each that has it: parameters 3.4M" in page
+
+
+def test_the_luck_of_a_choice_counts_all_that_were_chosen_among() -> None:
+    """Trials that were stopped early lost on the same images; a choice by another number than accuracy adds none."""
+    trials = [trial_record(n, n / 10) for n in range(3)] + [trial_record(n, 0.1, status="pruned") for n in (3, 4)]
+    first, other = (
+        Facts(Path("x"), spec, Leaderboard(tuple(trials), {}, 100, spec.goals), None, None, StageStore(Path("stages")))
+        for spec in (study_spec(), study_spec(objectives=["f1", "accuracy"]))
+    )
+    said = " ".join(verdict_of(first).belief)
+    assert "Chosen as the best of 5 networks, 2 of them stopped early, on 100 images" in said
+    # The mean of the largest of 5 is 1.163 deviations; two that answer independently disagree on 2 x 0.2 x 0.8.
+    assert f"up to {100 * 1.163 * (0.32 / 200) ** 0.5:.1f} points better" in said
+    assert "Chosen as the best" not in " ".join(verdict_of(other).belief)
+
+
+def test_only_files_are_written(tmp_path: Path) -> None:
+    """A page that cannot be written is refused before anything is read, and what is no file stays what it is."""
+    _, study = begun(tmp_path / "one", trials=1)
+    complete(study, ask(study), {"val_accuracy": 0.625})
+    os.mkfifo(tmp_path / "pipe")
+    for path, rule in (("pipe", "must be a file"), ("gone/page.html", "must be in a folder that can be written to")):
+        done = CliRunner().invoke(report, ["one", "--out", str(tmp_path), "-o", str(tmp_path / path)])
+        assert isinstance(done.exception, InputError)
+        assert rule in str(done.exception)
+    assert (tmp_path / "pipe").is_fifo()
+
+
 def test_a_sweep_with_only_failures_says_so(tmp_path: Path) -> None:
     """Without a winner the page says why, and shows the failed trials."""
     _, study = begun(tmp_path / "bad", trials=2)
@@ -109,6 +167,130 @@ def test_each_row_can_be_repeated(tmp_path: Path) -> None:
         assert (spec.data.path, spec.data.margin) == ("/my cars", 0.1)
 
 
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Facts:
+    """A sweep of 40 trials that has ended, with stored answers."""
+    root = tmp_path_factory.mktemp("ended")
+    data = noisy_cars(
+        root / "cars", ["Audi A4 Sedan 2012", HOSTILE.replace("/", "∕")], StageStore(root / "runs/stages")
+    )
+    return write_sweep(root / "runs", "mine", data, 40, price="3.6/hour")
+
+
+def test_every_number_is_one_of_the_files(ended: Facts) -> None:
+    """The leaderboard is the journal's, the figures are the result's, the luck is that of the stored answers."""
+    page = page_of(ended.folder)
+    seen, told = Seen(page), json.loads((ended.folder / "result.json").read_text(encoding="utf-8"))
+    trials = {trial["number"]: trial for trial in told["trials"]}
+    titles = next(row for row in seen.rows if row[:2] == ["rank", "trial"])
+    for number, row in rows_of(page):
+        cells, trial = dict(zip(titles, row, strict=True)), trials[number]
+        assert cells["trial"] == str(number)
+        accuracy = trial["metrics"].get("val_accuracy")
+        assert cells["val accuracy"].partition(" ")[0] == ("–" if accuracy is None else f"{accuracy:.1%}")
+        assert cells["epochs"] == str(trial["epochs"])
+        assert cells["note"] == trial["reason"]
+        if trial["status"] == "complete":
+            assert cells["predict time"] == f"{trial['metrics']['predict_ms']:.3g} ms"
+        for setting in ("dropout", "head_lr"):
+            assert float(cells[setting]) == pytest.approx(trial["params"][setting], rel=0.005)
+        assert (cells["unfreezing"], cells["optimizer"]) == (
+            trial["params"]["unfreezing"],
+            trial["params"]["optimizer"],
+        )
+    best, figures = trials[told["best"]["number"]], dict(zip(seen.texts, seen.texts[1:], strict=False))
+    assert figures["Validation accuracy"] == f"{best['metrics']['val_accuracy']:.1%}"
+    assert figures["Test accuracy"] == f"{told['test']['metrics']['test_accuracy']:.1%}"
+    (compared,) = told["comparison"]
+    said = next(text for text in seen.texts if text.startswith(f"Trial {best['number']} against the runner-up, trial"))
+    assert f"trial {compared['against']}, on {told['data']['splits']['validation']} validation images" in said
+    assert f"{100 * compared['difference']:+.1f} points" in said
+    assert f"p {compared['p']:.3f}" in said
+    for status, spent in told["spent"]["by_status"].items():
+        (row,) = [row for row in seen.rows if row[0] == status and len(row) == 4]
+        assert row[2:] == [str(spent["epochs"]), "–" if spent["cost"] is None else money_text(spent["cost"], "$")]
+    assert luck_told(seen) == pytest.approx(luck_computed(ended), abs=0.0006)
+
+
+def luck_told(seen: Seen) -> float:
+    """Return what the page says the choice among many adds, in [0, 1]."""
+    (said,) = re.findall(r"would look up to ([\d.]+) points better", " ".join(seen.texts))
+    return float(said) / 100
+
+
+def luck_computed(facts: Facts) -> float:
+    """Return what it adds, from the answers themselves and by drawing, rather than by the formula of the report."""
+    best = [row.trial for row in facts.board.networks]
+    read = [np.load(facts.stages.root / trial.predictions) for trial in best[:10]]
+    hits = np.stack([answers["predicted"] == answers["labels"] for answers in read])
+    pairs = [(hits[a] != hits[b]).mean() for a in range(10) for b in range(a)]
+    stopped = sum(trial.status == "pruned" for trial in facts.board.trials)
+    drawn = np.random.default_rng(0).standard_normal((200_000, len(best) + stopped)).max(axis=1).mean()
+    return float(drawn * np.sqrt(np.mean(pairs) / 2 / hits.shape[1]))
+
+
+def test_a_sweep_that_runs_or_was_stopped_says_so(tmp_path: Path, ended: Facts) -> None:
+    """While a process holds it the page says that it runs; later that it is unfinished, with the command to go on."""
+    assert ended.dataset is not None
+    left = write_sweep(tmp_path / "runs", "left", ended.dataset, 12, ended=False)
+    with locked(left.folder):
+        assert "running, as of " in page_of(left.folder)
+    page = page_of(left.folder)
+    assert "unfinished, as of " in page
+    assert "carsweep resume left" in page
+    assert "Test accuracy" in page
+    assert "the test images are evaluated once, when the sweep is done" in page
+
+
+def test_several_objectives_have_a_figure_each(tmp_path: Path, ended: Facts) -> None:
+    """The first decides the winner; the front is drawn and its trials have a star."""
+    assert ended.dataset is not None
+    both = write_sweep(tmp_path / "runs", "both", ended.dataset, 20, objectives=["accuracy", "predict_time"])
+    seen = Seen(page_of(both.folder))
+    best, figures = both.board.best, dict(zip(seen.texts, seen.texts[1:], strict=False))
+    assert best is not None
+    assert figures["Predict time"] == f"{best.metrics['predict_ms']:.3g} ms"
+    stars = [number for number, row in rows_of(page_of(both.folder)) if row[0].startswith("★")]
+    assert sorted(stars) == list(both.board.pareto)
+
+
+def test_a_confirmed_winner_is_told_by_its_fresh_seeds(tmp_path: Path) -> None:
+    """The figure is their mean, and the shrinkage of the search's promise is told."""
+    folder = tmp_path / "sure"
+    spec, study = begun(folder, trials=2, confirm="1x3")
+    for accuracy in (0.5, 0.7):
+        complete(study, ask(study), {"val_accuracy": accuracy})
+    assert study.confirm(repeats_wanted(spec, read_history(folder).records))
+    for accuracy in (0.6, 0.64, 0.65):
+        complete(study, ask(study), {"val_accuracy": accuracy})
+    seen = Seen(page_of(folder))
+    assert "Trial 1 leads so far with 63.0% validation accuracy" in seen.texts
+    assert "63.0% ±2.6" in seen.texts
+    assert any("The search had promised 70.0%, -7.0 points off." in text for text in seen.texts)
+
+
+def test_several_sweeps_are_one_page(ended: Facts) -> None:
+    """Each address is there once, each link leads to one, and the results stand side by side on top."""
+    assert ended.dataset is not None
+    other = write_sweep(ended.folder.parent, "other", ended.dataset, 12)
+    sweeps = [ended.folder.name, other.folder.name]
+    compared = side_by_side(ended.folder.parent, sweeps)
+    seen = Seen(write_report([ended.folder, other.folder], None, title="job", compared=compared))
+    ids = [str(of["id"]) for _, of in seen.elements if "id" in of]
+    assert sorted(ids) == sorted(set(ids))
+    assert {str(of["href"])[1:] for tag, of in seen.elements if tag == "a"} <= set(ids)
+    assert [row[0] for row in seen.rows if row[1:4] == ["transfer", "complete", "search"]] == sweeps
+
+
+def test_a_report_that_fails_costs_one_sentence(tmp_path: Path) -> None:
+    """Nothing is raised; who waits for the sweep is told how to get it later."""
+    told: list[str] = []
+    leave_report(tmp_path, "gone", ["gone"], told.append)
+    (sentence,) = told
+    assert sentence.startswith("The report could not be written (")
+    assert sentence.endswith("To write it: carsweep report gone")
+
+
 def spec_of_command(command: str) -> SweepSpec:
     """Return the sweep that a command line asks for."""
     program, word, family, *rest = shlex.split(command)
@@ -119,21 +301,27 @@ def spec_of_command(command: str) -> SweepSpec:
     return spec
 
 
-@pytest.mark.parametrize("markdown", [False, True])
-def test_text_stays_text(tmp_path: Path, markdown: bool) -> None:
-    """HTML in a reason or a note makes no element, and nothing but the page's own script may run."""
+def test_text_stays_text(tmp_path: Path, ended: Facts) -> None:
+    """HTML in a reason, a note, a title or a class makes no element, and nothing but the page's own script may run."""
     folder = tmp_path / "hostile"
     _, study = begun(folder, trials=2, note=HOSTILE)
     study.tell_failed(ask(study).number, HOSTILE, "bug")
-    asked = ask(study)
-    study.report(asked.number, Measurement(1, {"val_accuracy": 0.5}))
-    page = write_report([folder], None, title=HOSTILE, markdown=markdown)
-    if markdown:
-        assert not re.search(r"(?<!\\)<", page)
-        return
-    seen = Seen(page).elements
-    assert [tag for tag, _ in seen].count("script") == 1
-    assert not [tag for tag, of in seen if tag == "img" or any(name.startswith("on") for name in of)]
-    (policy,) = [of["content"] for tag, of in seen if tag == "meta" and "http-equiv" in of]
-    assert policy is not None
-    assert policy.startswith("default-src 'none'; ")
+    study.report(ask(study).number, Measurement(1, {"val_accuracy": 0.5}))
+    for where in (folder, ended.folder):
+        seen = Seen(write_report([where], None, title=HOSTILE)).elements
+        assert [tag for tag, _ in seen].count("script") == 1
+        assert not [tag for tag, of in seen if any(name.startswith("on") for name in of) or of.get("src") == "x"]
+        (policy,) = [str(of["content"]) for tag, of in seen if tag == "meta" and "http-equiv" in of]
+        assert policy.startswith("default-src 'none'; ")
+        assert not re.search(r"(?<!\\)<", write_report([where], None, title=HOSTILE, markdown=True))
+
+
+def test_markdown_has_the_same_numbers(ended: Facts) -> None:
+    """Figures, belief, leaderboard, answers and details of the page are in the Markdown, too."""
+    text = write_report([ended.folder], None, title="mine", markdown=True).replace("\\", "")
+    for _, row in rows_of(page_of(ended.folder)):
+        assert f"| {' | '.join(row[:4])} |" in text
+    verdict = verdict_of(ended)
+    assert all(f"| {one.label} | {one.value} | {one.note} |" in text for one in verdict.figures)
+    assert all(sentence in text for sentence in verdict.belief)
+    assert all(one.command in text and one.why in text for one in advice_of(ended))

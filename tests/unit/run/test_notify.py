@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers import free_port, trial_record
+from listener import listening
 
 from carcls.data.config import DataSummary
 from carcls.errors import InputError, SweepStopped
@@ -23,53 +21,6 @@ from sweeps.run import notify
 from sweeps.run.command import Command
 from sweeps.run.notify import Ending, check_address, notifying
 from sweeps.spec.loading import load_spec
-
-
-class Listener(ThreadingHTTPServer):
-    """Answers each request with a status; keeps what came."""
-
-    def __init__(self, status: int, headers: dict[str, str], wait: threading.Event | None) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
-        self.status, self.headers, self.wait = status, headers, wait
-        self.heard: list[tuple[str, str, dict[str, str], Any]] = []
-
-    def url(self, path: str = "/hook", user: str = "") -> str:
-        """Return its address."""
-        return f"http://{user}127.0.0.1:{self.server_port}{path}"
-
-
-class _Answer(BaseHTTPRequestHandler):
-    server: Listener
-
-    def do_POST(self) -> None:
-        """Keep the request, wait if it is to be waited, and answer."""
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.heard.append((self.command, self.path, dict(self.headers), body))
-        if self.server.wait is not None:
-            self.server.wait.wait(30)
-        with suppress(OSError):
-            self.send_response(self.server.status)
-            for name, value in self.server.headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-
-    do_GET = do_POST  # noqa: N815
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
-
-
-@contextmanager
-def listening(status: int = 200, *, wait: threading.Event | None = None, **headers: str) -> Iterator[Listener]:
-    """Run a server while the body runs."""
-    with Listener(status, headers, wait) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield server
-        finally:
-            if wait is not None:
-                wait.set()
-            server.shutdown()
 
 
 def result(*, interrupted: bool = False) -> SweepResult:
@@ -170,6 +121,22 @@ def test_silent_server_delays_three_seconds_at_most(tmp_path: Path) -> None:
             (told,) = end(url, tmp_path)
             assert time.monotonic() - began < 4.0
             assert told.endswith(("no answer came in time.", "timed out."))
+
+
+def test_what_a_server_says_moves_no_terminal(tmp_path: Path) -> None:
+    """An answer that is no HTTP is told without its control characters."""
+
+    def answer(server: socket.socket) -> None:
+        peer, _ = server.accept()
+        with peer:
+            while not peer.recv(65536).endswith(b"}"):
+                pass
+            peer.sendall(b"\x1b[31mhello\x07\r\n\r\n")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=answer, args=(server,), daemon=True).start()
+        (told,) = end(f"http://127.0.0.1:{server.getsockname()[1]}/", tmp_path)
+    assert told.endswith("was not notified: [31mhello.")
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])

@@ -96,6 +96,8 @@ def test_conditions_name_settings_as_they_are_called() -> None:
         ("space", ["search"]),
         ("cpus-per-trial", ["cpus_per_trial"]),
         ("search.nothing", []),
+        ("search.trials", []),
+        ("fixed.data", []),
         ("dropout.high", []),
         ("", []),
     ],

@@ -119,9 +119,18 @@ def test_the_headline_of_a_family_is_its_latest_sweep() -> None:
     """State and best score first, as the page shows one line; then a table with links; no sweep, no headline."""
     line = SweepLine("mine", "#/view", "#/run", "complete", 0.5, None)
     text = experiment_text("transfer", [line]).splitlines()
-    assert text[0] == "**mine**: complete, best 50.0% on validation"
-    assert text[-1] == "| [mine](#/view) | complete | 50.0% | – | [summary](#/run) |"
+    assert text[0] == "**`mine`**: complete, best 50.0% on validation"
+    assert text[-1] == "| [`mine`](#/view) | complete | 50.0% | – | [summary](#/run) |"
     assert experiment_text("transfer", []).startswith("\n")
+
+
+def test_the_note_of_many_sweeps_is_no_longer_than_mlflow_takes() -> None:
+    """The latest of 50 are listed, each line whole; a run that somebody called otherwise in MLflow is text."""
+    line = SweepLine("<b>" + "x" * 5000, "#/view", "#/run", "complete", 0.5, None)
+    text = experiment_text("transfer", [line] * 50)
+    assert 4000 < len(text) <= 5000
+    assert text.splitlines()[-1].startswith("| [`<b>xxx")
+    assert text.endswith("|")
 
 
 def test_what_a_sweep_was_made_with_is_named() -> None:
