@@ -35,7 +35,7 @@ def report(streams: Streams, names: tuple[str, ...], out: Path, output: Path | N
     """
     from sweeps.report.page import write_report
     from sweeps.run.comparison import side_by_side
-    from sweeps.run.status import sweeps_in
+    from sweeps.run.status import members_of, sweeps_in
 
     sweeps = [sweep for name in names for sweep in sweeps_in(out, name)] if names else sweeps_in(out)[:1]
     sweeps = list(dict.fromkeys(sweeps))
@@ -47,7 +47,8 @@ def report(streams: Streams, names: tuple[str, ...], out: Path, output: Path | N
     path = _path_of(output, out, names or sweeps, "md" if markdown else "html")
     compared = side_by_side(out, sweeps) if len(sweeps) > 1 else ()
     folders = [out / sweep for sweep in sweeps]
-    text = write_report(folders, path, title=title, compared=compared, markdown=markdown)
+    others = [one for name in names for one in members_of(out, name) if one not in sweeps]
+    text = write_report(folders, path, title=title, compared=compared, others=others, markdown=markdown)
     value = {"path": None if path is None else str(path), "sweeps": sweeps, "bytes": len(text.encode())}
     streams.answer(value, text if path is None else f"Written to {path}")
     return DONE

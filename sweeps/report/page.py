@@ -98,11 +98,13 @@ class ReportPage:
         time: of the look at the records.
         reports: of the sweeps, in their order.
         compared: the sweeps beside each other, where there are several.
+        others: names of sweeps of the job that have not begun.
     """
 
     title: str
     reports: tuple[SweepReport, ...]
     compared: tuple[SideBySide, ...] = ()
+    others: tuple[str, ...] = ()
     time: datetime = field(default_factory=lambda: datetime.now().astimezone())
 
 
@@ -112,6 +114,7 @@ def write_report(
     *,
     title: str,
     compared: Sequence[SideBySide] = (),
+    others: Sequence[str] = (),
     markdown: bool = False,
     compute: Compute | None = None,
     parts: Path | None = None,
@@ -123,6 +126,7 @@ def write_report(
         path: of the page, which is whole or not there; None writes none.
         title: of the page.
         compared: the sweeps beside each other.
+        others: names of sweeps that belong to them and have not begun.
         markdown: whether it is Markdown, without pictures, rather than HTML.
         compute: has a process of trials compute what only the network can tell; None leaves that out.
         parts: a folder that gets the curves and the confusion matrix of the first sweep as files of their own, too.
@@ -132,7 +136,7 @@ def write_report(
         OSError: the page cannot be written.
     """
     reports = tuple(_report(f"s{place}", read_facts(folder), compute) for place, folder in enumerate(folders, 1))
-    page = ReportPage(title, reports, tuple(compared))
+    page = ReportPage(title, reports, tuple(compared), tuple(others))
     text = _markdown(page) if markdown else _html(page)
     if path is not None:
         write_text(path, text)

@@ -158,9 +158,17 @@ def sweeps_in(out: Path, name: str | None = None) -> list[str]:
     """
     if name is None:
         return [folder.name for folder in sorted(sweeps_of(out), key=_last_change, reverse=True)]
+    return [member for member in members_of(out, name) if is_sweep(out / member)]
+
+
+def members_of(out: Path, name: str) -> list[str]:
+    """Return the sweeps of a job, begun or not; of a sweep itself.
+
+    Raises:
+        InputError: there is nothing called ``name``.
+    """
     file = read_file(require_known(out, name))
-    members = [name] if file.kind == "sweep" else [f"{name}-{spec.family}" for spec in file.read_specs()]
-    return [member for member in members if is_sweep(out / member)]
+    return [name] if file.kind == "sweep" else [f"{name}-{spec.family}" for spec in file.read_specs()]
 
 
 def _last_change(folder: Path) -> float:

@@ -17,6 +17,7 @@ from tracked import tracked_sweep
 from carcls.errors import TrackingError
 from carcls.export import load_export
 from sweeps.results.result import Registered
+from sweeps.tracking.compat import store_in_use
 from sweeps.tracking.names import PREDICTIONS
 from sweeps.tracking.registry import TrialModel, requirements
 from sweeps.tracking.store import Tracking
@@ -178,7 +179,8 @@ def test_registered_model_holds_no_pickle_and_has_a_signature(tracking: Tracking
     """The logged folder is code, JSON and tensors; it has a signature, and requirements pinned to what is installed."""
     registered = register(tracking, export)
     source = tracking.client().get_model_version(registered.name, registered.version).source
-    folder = Path(download_artifacts(artifact_uri=source, dst_path=str(tmp_path), tracking_uri=tracking.uri))
+    with store_in_use(tracking.uri):
+        folder = Path(download_artifacts(artifact_uri=source, dst_path=str(tmp_path)))
     kinds = {file.suffix for file in folder.rglob("*") if file.is_file()}
     assert kinds <= {"", ".json", ".md", ".py", ".safetensors", ".txt", ".yaml", ".zip"}
     assert "top_probabilities" in (folder / "MLmodel").read_text(encoding="utf-8")
@@ -232,9 +234,10 @@ def test_a_version_that_was_made_twice_is_there_once(tracking: Tracking, export:
     """A request that was sent again since its answer was lost makes a second version: the one with the alias stays."""
     first, client = register(tracking, export), tracking.client()
     known = client.get_model_version(first.name, first.version)
-    twice = client.create_model_version(
-        first.name, source=known.source, run_id=known.run_id, model_id=known.model_id, tags=known.tags
-    )
+    with store_in_use(tracking.uri):
+        twice = client.create_model_version(
+            first.name, source=known.source, run_id=known.run_id, model_id=known.model_id, tags=known.tags
+        )
     assert register(tracking, export).version == first.version
     versions = {str(version.version) for version in client.search_model_versions(f"name = '{first.name}'")}
     assert versions & {first.version, str(twice.version)} == {first.version}

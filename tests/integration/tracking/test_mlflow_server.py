@@ -16,14 +16,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-import mlflow
 import numpy as np
 import pytest
 from helpers import free_port
 from tracked import all_runs_of, history, mirror_of, record, runs_of
 
 from carcls.export import load_export
-from sweeps.tracking.registry import TrialModel
+from sweeps.tracking.registry import TrialModel, load_model
 from sweeps.tracking.store import Tracking, check_tracking
 from sweeps.trial import TrialRecord
 
@@ -185,7 +184,7 @@ def test_sweep_and_model_reach_the_server(proxy: Proxy, tmp_path: Path, export: 
     assert mirror.close("complete")
     assert_in_line(tracking, "whole", [trial(0, 2, "complete")])
     pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
-    answer = mlflow.pyfunc.load_model(registered.uri).predict(pixels)
+    answer = load_model(tracking, registered).predict(pixels)
     assert answer["label"].tolist() == [one.label for one in load_export(export).predict(pixels)]
     client = tracking.client()
     client.delete_registered_model_alias(registered.name, "challenger")

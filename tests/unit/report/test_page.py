@@ -128,6 +128,16 @@ def test_the_luck_of_a_choice_counts_all_that_were_chosen_among() -> None:
     assert "Chosen as the best" not in " ".join(verdict_of(other).belief)
 
 
+def test_a_job_says_which_of_its_sweeps_have_not_begun(tmp_path: Path) -> None:
+    """The page of a job that was stopped in its first family names the others."""
+    _, study = begun(tmp_path / "job-scratch", trials=1, family="scratch")
+    complete(study, ask(study), {"val_accuracy": 0.5})
+    write_file(tmp_path / "job", "all", None, [study_spec(family=family) for family in ("scratch", "transfer")])
+    done = CliRunner().invoke(report, ["job", "--out", str(tmp_path)])
+    assert done.exit_code == 0
+    assert "not begun: job-transfer" in (tmp_path / "job" / "report.html").read_text(encoding="utf-8")
+
+
 def test_only_files_are_written(tmp_path: Path) -> None:
     """A page that cannot be written is refused before anything is read, and what is no file stays what it is."""
     _, study = begun(tmp_path / "one", trials=1)
