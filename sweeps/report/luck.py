@@ -10,9 +10,10 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from carcls.errors import InputError
+from carcls.errors import InputError, TrialFailure
 from carcls.evaluation.predictions import read_predictions
 from sweeps.report.facts import Facts
+from sweeps.report.mistakes import answers_file
 from sweeps.trial import TrialRecord
 
 # So many of the best networks say how often two of them disagree.
@@ -22,11 +23,11 @@ _STEPS = 2000
 
 def hits_of(facts: Facts, record: TrialRecord) -> NDArray[np.bool_] | None:
     """Return which validation images a trial has right, bool [n], by its stored answers; None where there are none."""
-    if not record.predictions or facts.dataset is None:
+    if facts.dataset is None or not record.model:
         return None
     try:
-        answers = read_predictions(facts.stages.root / record.predictions)
-    except InputError:
+        answers = read_predictions(answers_file(facts.stages, record))
+    except (InputError, TrialFailure, OSError):
         return None
     return answers.hits if np.array_equal(answers.rows, facts.dataset.splits.validation) else None
 

@@ -137,17 +137,20 @@ def _luck(facts: Facts, best: TrialRecord) -> Iterator[str]:
     if not images or accuracy is None:
         return
     stopped = sum(t.status == "pruned" and t.measured("val_accuracy") is not None for t in board.trials)
-    count, found = len(rivals) + stopped, disagreement(facts, rivals)
+    derived = sum(trial.derived_from is not None for trial in board.trials)
+    trials = {trial.number: trial for trial in board.trials}
+    count, found = len(rivals) + stopped, disagreement(facts, [trials[rival.network] for rival in rivals])
     sharing = 2 * accuracy * (1 - accuracy) if found is None else found
     luck = luck_of(count, sharing, images) if count > 1 and board.goals.first.name == "accuracy" else 0.0
     if luck:
         early = f", {stopped} of them stopped early," if stopped else ""
         how = "if they answered independently, two would" if found is None else "two of the best"
+        more = f" The choice among {plural(derived, 'derived trial')} adds to that." if derived else ""
         seeds = " Fresh seeds take away a part of that, not the images' part." if board.confirmed else ""
         yield (
             f"Chosen as the best of {count} networks{early} on {plural(images, 'image')}: were they equally good, it "
             f"would look up to {points(luck)[1:]} points better than it is ({how} disagree on {percent(sharing)} of "
-            f"the images).{seeds}"
+            f"the images).{more}{seeds}"
         )
     low, high = wilson_interval(round(accuracy * images), images)
     yield f"On many fresh images it would likely score {percent(max(0.0, low - luck))} to {percent(high)}" + (

@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Literal
 from carcls.errors import TrackingError
 from sweeps.spec.sweep_file import read_file, text_with_id
 from sweeps.tracking.names import NOTE, STATE
-from sweeps.tracking.provenance import PACKAGES, code_tags, dataset_input, packages
+from sweeps.tracking.provenance import PACKAGES, Surroundings, code_tags, dataset_input, packages
 from sweeps.tracking.runs import SweepRuns
 from sweeps.tracking.store import Tracking, explained, one_line
-from sweeps.tracking.updates import INTERRUPTED, STATUS, Update, Ways
-from sweeps.tracking.views import SavedView, view_of
+from sweeps.tracking.updates import INTERRUPTED, STATUS, Update, Ways, logged
+from sweeps.tracking.views import view_of
 from sweeps.tracking.words import sweep_text
 from sweeps.trial import TrialRecord
 
@@ -61,15 +61,6 @@ def mirror_of(
     ways = Ways(spec.trial_config({}).model_dump(), tuple(spec.search))
     runs = SweepRuns(tracking, family=spec.family, sweep_id=known, name=name, ways=ways)
     return Mirror(runs, sweep, warn, Surroundings(view_of({known: spec}, name), data, spec.data.path))
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What is said of a sweep once, beside its own run: how its page opens, and its images in the folder ``path``."""
-
-    view: SavedView
-    data: DataSummary
-    path: str | None
 
 
 class Mirror:
@@ -158,7 +149,7 @@ class Mirror:
             tags[NOTE] = f"**{outcome}**\n\n{self._note}"
         self._shown = files
         # The step counts finished trials, so that a sweep that was extended shows both results.
-        points = ((sum(counts[status] for status in STATUS), {**shown, **(metrics or {})}),)
+        points = ((sum(counts[status] for status in STATUS), {**shown, **logged(metrics or {})}),)
         self._sweep = replace(self._sweep, tags=tags, points=points)
         self._post(None, partial(self._runs.write, None, self._sweep))
 

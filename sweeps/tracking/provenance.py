@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from contextlib import suppress
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,10 +18,20 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
     from carcls.data.config import DataSummary
+    from sweeps.tracking.views import SavedView
 
 PACKAGES = "packages.txt"
 _ROOT = Path(carcls.__file__).parents[1]
 _DIGEST = 36  # characters that MLflow has for one
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is said of a sweep once, beside its own run: how its page opens, and its images in the folder ``path``."""
+
+    view: SavedView
+    data: DataSummary
+    path: str | None
 
 
 def code_tags() -> dict[str, str]:

@@ -29,6 +29,7 @@ from sweeps.tracking.compat import remove_files, store_in_use
 from sweeps.tracking.names import CHALLENGER, PREDICTIONS, SWEEP_ID, TRIAL, of_sweep
 from sweeps.tracking.runs import KnownRun, SweepRuns
 from sweeps.tracking.store import Tracking, explained, model_name, patience
+from sweeps.tracking.updates import logged
 
 # What carcls needs to serve a model; MLflow's own inference would load the model in another process to find out.
 _NEEDED = ("mlflow", "torch", "torchvision", "timm", "safetensors", "numpy", "pandas", "pillow", "pydantic", "filelock")
@@ -109,7 +110,7 @@ class TrialModel:
             if version is None:
                 runs = SweepRuns(self._tracking, family=self._family, sweep_id=self._sweep_id, name=self._sweep_id)
                 run = runs.run_of_model(self._number, refit=self._refit)
-                tested = [Metric(name, float(value), run.start, 0) for name, value in test.items()]
+                tested = [Metric(name, float(value), run.start, 0) for name, value in logged(test).items()]
                 self._client.log_batch(run.run_id, tested)
                 if predictions.is_file():
                     self._client.log_artifact(run.run_id, str(predictions))

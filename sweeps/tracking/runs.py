@@ -45,6 +45,7 @@ class KnownRun:
         has_params: whether it has parameters, which cannot be changed.
         mark: of the ``Update`` that it was last brought in line with, as a whole.
         epochs: the last epoch that this process has written; there may be more.
+        has_reason: whether it says why it ended; MLflow's pages show a tag that is empty, too.
     """
 
     run_id: str
@@ -54,6 +55,7 @@ class KnownRun:
     has_params: bool
     mark: str = ""
     epochs: int = 0
+    has_reason: bool = False
 
 
 class SweepRuns:
@@ -116,12 +118,13 @@ class SweepRuns:
             # With a run come its tags: each request, and each part of one, is a transaction of its own in MLflow.
             run, update = run or self._make(key, update), replace(update, tags={})
         elif number is not None:
-            update = replace(update, tags={**update.tags, **self._place_of(key)})
+            said = {name: text for name, text in update.tags.items() if text or run.has_reason}
+            update = replace(update, tags={**said, **self._place_of(key)})
         self._log(run, update)
         has_params, epochs = run.has_params or bool(update.params), max((run.epochs, *(e for e, _ in update.points)))
         status = update.status or run.status
-        name = update.name or run.name
-        self._known[key] = KnownRun(run.run_id, name, status, run.start, has_params, update.mark, epochs)
+        name, has_reason = update.name or run.name, bool(update.tags.get(REASON)) or run.has_reason
+        self._known[key] = KnownRun(run.run_id, name, status, run.start, has_params, update.mark, epochs, has_reason)
 
     def close_open(self, reason: str) -> None:
         """Close the runs of trials that are open, since nothing runs them."""
@@ -209,7 +212,8 @@ class SweepRuns:
         return {SWEEP_ID: self._sweep_id, ROLE: role, **below}
 
     def _make(self, key: _Key, update: Update) -> KnownRun:
-        tags = {"mlflow.source.name": "carsweep", **update.tags, **self._place_of(key)}
+        said = {name: text for name, text in update.tags.items() if text}
+        tags = {"mlflow.source.name": "carsweep", **said, **self._place_of(key)}
         run = self._client.create_run(
             self._experiment,
             start_time=int(1000 * (update.began or time.time())),
@@ -259,4 +263,5 @@ def _line(run: Run, saved: Container[str]) -> SweepLine:
 def _known(run: Run) -> KnownRun:
     mark = run.data.tags.get(WRITTEN, "")
     info = run.info
-    return KnownRun(info.run_id, info.run_name, info.status, info.start_time, bool(run.data.params), mark)
+    has_params, has_reason = bool(run.data.params), bool(run.data.tags.get(REASON))
+    return KnownRun(info.run_id, info.run_name, info.status, info.start_time, has_params, mark, has_reason=has_reason)

@@ -99,12 +99,12 @@ def update_of(
         REASON: reason,
         "carsweep.experiment": record.experiment or "",
         "carsweep.precision": record.precision,
-        BEST_DERIVED: best_derived(derived),
+        BEST_DERIVED: best_derived(record, derived),
         NOTE: trial_text(record, state, reason, ways.base, derived),
         **{name: "" if number is None else str(number) for name, number in numbers.items()},
     }
     name = f"trial {record.number} · {record.name}"
-    whole = json.dumps([parent, name, said, record.epochs, _logged(record.metrics)], sort_keys=True)
+    whole = json.dumps([parent, name, said, record.epochs, logged(record.metrics)], sort_keys=True)
     return Update(
         name,
         tags={name: text for name, text in said.items() if text or name in (STATE, REASON)},
@@ -118,15 +118,16 @@ def update_of(
 
 def points_of(record: TrialRecord, after: int) -> Points:
     """Return the epochs later than ``after``, and what the end of the trial adds to the last one."""
-    epochs = {measurement.epoch: _logged(measurement.metrics) for measurement in record.history}
+    epochs = {measurement.epoch: logged(measurement.metrics) for measurement in record.history}
     last = epochs.get(record.epochs, {})
-    added = {name: value for name, value in _logged(record.metrics).items() if last.get(name) != value}
+    added = {name: value for name, value in logged(record.metrics).items() if last.get(name) != value}
     fresh = [(epoch, metrics) for epoch, metrics in epochs.items() if epoch > after]
     return (*fresh, *([(record.epochs, added)] if added else []))
 
 
-def _logged(metrics: Mapping[str, float]) -> dict[str, float]:
-    return {name: value for name, value in metrics.items() if name not in NOT_LOGGED}
+def logged(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return what is logged of metrics of the validation or the test images."""
+    return {name: value for name, value in metrics.items() if name.replace("test_", "val_", 1) not in NOT_LOGGED}
 
 
 def to_mlflow(update: Update, start: int) -> tuple[list[Metric], list[Param], list[RunTag]]:

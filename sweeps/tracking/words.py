@@ -69,20 +69,24 @@ def trial_text(
     lines, of = list[str](), plural(record.config.get("epochs", record.epochs), "epoch")
     if state != "running":  # what is said of a run that goes on is not kept up with it
         lines.append(f"**{state}** after {record.epochs} of {of}{f': {quoted(reason)}' if reason else ''}")
-    if best := best_derived(derived):
+    if best := best_derived(record, derived):
         lines.append(f"Its network also answers {plural(len(derived), 'other trial')}; best of these: {quoted(best)}")
     lines.append(f"Differs by {quoted(settings_text(differs))}" if differs else "As the family is without a search.")
     settings = "".join(f"{name}: {json.dumps(value)}\n" for name, value in record.config.items())  # which is YAML
     return "\n\n".join([*lines, f"All settings:\n```\n{settings}```"])
 
 
-def best_derived(derived: Iterable[TrialRecord]) -> str:
-    """Return the accuracy and the settings of the best of the trials that a network answered; empty without one."""
+def best_derived(network: TrialRecord, derived: Iterable[TrialRecord]) -> str:
+    """Return accuracy and settings of the best of the trials that a network answered, too; empty without one.
+
+    The settings are those of its neighbours that are not as in the network's own trial.
+    """
     complete = [record for record in derived if record.measured(OBJECTIVE) is not None]
     if not complete:
         return ""
     best = max(complete, key=lambda record: (record.metrics[OBJECTIVE], -record.number))
-    chosen = {name: best.config[name] for name in NEIGHBOUR_SETTINGS if name in best.config}
+    own = {name: value for name, value in best.config.items() if name in NEIGHBOUR_SETTINGS}
+    chosen = {name: value for name, value in own.items() if value != network.config.get(name, best)}
     return f"{percent(best.measured(OBJECTIVE))} as trial {best.number}, {settings_text(chosen)}"
 
 

@@ -87,7 +87,9 @@ def derived(number: int, accuracy: float, **config: Any) -> TrialRecord:
 def test_a_network_shows_the_best_of_what_it_answers() -> None:
     """Accuracy and neighbours' settings of the best derived trial; nothing where there is none."""
     others = [derived(1, 0.5, k=3, vote="uniform"), derived(2, 0.75, k=9, vote="distance"), derived(3, 0.75, k=1)]
-    assert best_derived(others) == "75.0% as trial 2, k=9 vote=distance"
+    network = derived(0, 0.5, k=3, vote="uniform")
+    assert best_derived(network, others) == "75.0% as trial 2, k=9 vote=distance"
+    assert best_derived(replace(network, config={"k": 9, "vote": "uniform"}), others[1:]).endswith("2, vote=distance")
     said = update_of(record(0, "complete"), "p", Ways(), runs_now=False, derived=others)
     assert said.tags["carsweep.best_derived"] == "75.0% as trial 2, k=9 vote=distance"
     assert "carsweep.best_derived" not in update_of(record(0, "complete"), "p", Ways(), runs_now=False).tags
