@@ -156,7 +156,7 @@ def test_a_finished_older_sweep_answers_with_its_result(home: Path, run: Run) ->
     """Nothing is trained, evaluated or registered again; its runs in MLflow are the same, each epoch once."""
     folder, before = home / "runs" / "whole", json.loads((home / "runs" / "whole" / "result.json").read_text())
     trials = read_history(folder).records
-    assert runs_in_mlflow(folder) == WHOLE
+    assert runs_in_mlflow(folder) == AS_WRITTEN
     result, said = resume("whole", home / "runs")
     for part in ("best", "test", "registered", "data"):
         assert before[part].items() <= result[part].items(), part
@@ -235,7 +235,7 @@ def test_an_older_sweep_on_other_demo_images_is_shown_and_not_gone_on_with(
 ) -> None:
     """Status and compare need no images; resume refuses in one sentence and changes nothing of the sweep."""
     # Drawing takes half a minute, and any pictures but those of then will do.
-    monkeypatch.setattr("carcls.data.demo.write_demo", lambda folder: shutil.copytree(home / "images", folder))
+    monkeypatch.setattr("carcls.data.demo.write_demo", lambda folder, *_: shutil.copytree(home / "images", folder))
     before = files_in(home / "drawn" / "drawn")
     assert json.loads(run("status", "drawn", "--out", home / "drawn", "--json")[1])["sweeps"][0]["state"] == "finished"
     _, out, _ = run("compare", "--out", home / "drawn", "--json")
