@@ -80,6 +80,8 @@ def run_sweep(
     """
     for argument, value in (("family", family), ("notify", notify or "")):
         _require_text(argument, value)
+    if search:  # a set has no order that a sweep which goes on would find again
+        search = {name: sorted(d, key=repr) if isinstance(d, set | frozenset) else d for name, d in search.items()}
     given = {**settings, "data": data, "trials": trials, "hours": hours, "search": search}
     given |= {"objectives": objectives, "constraints": constraints, "name": name}
     asked = load_spec(

@@ -47,6 +47,7 @@ def ui(sweep: str | None, out: Path, tracking_uri: str | None, port: int, host: 
     click.echo(f"MLflow starts on {mask_secrets(uri)}, which takes some seconds.")
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
     command += ["--default-artifact-root", (out.resolve() / "artifacts").as_uri()]
+    command += ["--uvicorn-opts", "--log-level warning"]
     # The address may hold a password, which no command line should show.
     environment = {**_QUIET, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
     return _serve(command, environment, lambda: f"Open http://{host}:{port}/{page() or _ALL}{_STOPS}")

@@ -127,7 +127,7 @@ class Choice(Generic[Value]):
         return {"choices": list(self.choices)} | _plain_when(self.when) if self.when else list(self.choices)
 
     def __str__(self) -> str:
-        return " | ".join(str(choice) for choice in self.choices)
+        return " | ".join(str(c).lower() if isinstance(c, bool) else str(c) for c in self.choices)
 
 
 def _plain_when(when: When) -> dict[str, Any]:

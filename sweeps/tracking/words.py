@@ -91,15 +91,15 @@ def best_derived(network: TrialRecord, derived: Iterable[TrialRecord]) -> str:
 
 
 def experiment_text(family: str, sweeps: Iterable[SweepLine]) -> str:
-    """Return a table of a family's sweeps, as many as fit, with what each has come to and the way to its pages."""
+    """Return a list of a family's sweeps, as many as fit, with what each has come to and the way to its pages.
+
+    No table: MLflow's pages leave no room between the cells of one.
+    """
     listed = [one._replace(name=quoted(one.name[:_NAME])) for one in sweeps]
-    latest = f"**{listed[0].name}**: {listed[0].state}, best {percent(listed[0].best)} on validation" if listed else ""
-    cells = (
-        (f"[{one.name}]({one.page})", one.state, percent(one.best), percent(one.tested), f"[summary]({one.run})")
-        for one in listed
-    )
+    said = [f"{one.state}, best {percent(one.best)} on validation, {percent(one.tested)} on test" for one in listed]
+    latest = f"**{listed[0].name}**: {said[0]}" if listed else ""
     head = f"{latest}\n\nSweeps of the {family} family, the latest first; a name opens its leaderboard.\n"
-    table = ["| sweep | state | best val accuracy | test accuracy | |", "|---|---|---|---|---|"]
-    lines = [head, *table, *(f"| {' | '.join(row)} |" for row in cells)]
+    rows = zip(listed, said, strict=True)
+    lines = [head, *(f"- [{one.name}]({one.page}): {said} ([summary]({one.run}))" for one, said in rows)]
     ends = accumulate(len(line) + 1 for line in lines)
     return "\n".join(line for line, end in zip(lines, ends, strict=True) if end <= _ROOM)

@@ -14,6 +14,7 @@ from helpers import asked_of
 from carcls.errors import InputError, SpecError
 from carcls.outcome import Measurement
 from sweeps import Sweep, load_sweep, run_sweep
+from sweeps.run.command import Command
 from sweeps.spec.loading import load_spec
 from sweeps.spec.sweep_file import write_file
 from sweeps.study.study import Study
@@ -155,3 +156,13 @@ def test_numpy_values_paths_and_tuples_are_plain_values(tmp_path: Path) -> None:
     search = {"dropout": (0.1, np.float32(0.5)), "batch_size": np.array([8, 16])}
     with pytest.raises(InputError, match="nowhere"):
         run_sweep("transfer", data=tmp_path / "nowhere", trials=np.int64(3), search=search, out=tmp_path)
+
+
+def test_a_set_of_choices_is_the_same_search_in_every_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order of a set of words changes with each Python; the sweep that goes on must be the one that was begun."""
+    seen: list[Command] = []
+    monkeypatch.setattr("sweeps.api._run", lambda command, _quiet: seen.append(command))
+    for choices in ({"step", "cosine", "onecycle"}, ["cosine", "onecycle", "step"]):
+        with pytest.raises(InputError):  # nothing was run, so there is nothing to load
+            run_sweep("transfer", name="mine", search={"lr_schedule": choices}, out=tmp_path)
+    assert seen[0].specs == seen[1].specs

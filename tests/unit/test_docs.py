@@ -29,7 +29,7 @@ from sweeps.trial import TrialRecord
 ROOT = Path(__file__).resolve().parents[2]
 TRIAL = TrialRecord(0, None, {}, {}, "complete", {}, 1, 1.0)
 RESULT = SweepResult("", "", "", DataSummary("", "", 0, 0, {}), Leaderboard((TRIAL,)), 0, None, None, "", 0.0).as_dict()
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/cli.md", "docs/extending.md", "cluster/README.md"]
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "docs/guide.md", "docs/cli.md", "docs/extending.md", "cluster/README.md"]
 
 # Keys of JSON that are still written beside those which took their place.
 OLD_KEYS = set(re.findall(r"^\| `(\w+)` \| `\w+` \|", (ROOT / "docs" / "json.md").read_text(encoding="utf-8"), re.M))

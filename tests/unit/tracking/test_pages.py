@@ -118,11 +118,12 @@ def test_what_others_wrote_stays_text() -> None:
 
 
 def test_the_headline_of_a_family_is_its_latest_sweep() -> None:
-    """State and best score first, as the page shows one line; then a table with links; no sweep, no headline."""
+    """State and best score first, as the page shows one line; then a list with links; no sweep, no headline."""
     line = SweepLine("mine", "#/view", "#/run", "complete", 0.5, None)
     text = experiment_text("transfer", [line]).splitlines()
-    assert text[0] == "**`mine`**: complete, best 50.0% on validation"
-    assert text[-1] == "| [`mine`](#/view) | complete | 50.0% | – | [summary](#/run) |"
+    said = "complete, best 50.0% on validation, – on test"
+    assert text[0] == f"**`mine`**: {said}"
+    assert text[-1] == f"- [`mine`](#/view): {said} ([summary](#/run))"
     assert experiment_text("transfer", []).startswith("\n")
 
 
@@ -131,8 +132,8 @@ def test_the_note_of_many_sweeps_is_no_longer_than_mlflow_takes() -> None:
     line = SweepLine("<b>" + "x" * 5000, "#/view", "#/run", "complete", 0.5, None)
     text = experiment_text("transfer", [line] * 50)
     assert 4000 < len(text) <= 5000
-    assert text.splitlines()[-1].startswith("| [`<b>xxx")
-    assert text.endswith("|")
+    assert text.splitlines()[-1].startswith("- [`<b>xxx")
+    assert text.endswith("([summary](#/run))")
 
 
 def test_what_a_sweep_was_made_with_is_named() -> None:
