@@ -51,8 +51,7 @@ def advice_of(facts: Facts) -> list[Suggestion]:
 
 
 def _resume(facts: Facts, *words: str) -> str:
-    out = facts.folder.parent
-    return shlex.join(["carsweep", "resume", facts.name, *words, *([] if out.name == "runs" else ["--out", str(out)])])
+    return shlex.join(["carsweep", "resume", facts.name, *words, *facts.out_words])
 
 
 def _change(facts: Facts, setting: str) -> str:
@@ -167,4 +166,5 @@ def _promote(facts: Facts) -> Iterator[Suggestion]:
     model = facts.ended and facts.ended.registered
     if model and model.alias:
         why = f"{model} is the {model.alias}; a paired test on the same images tells whether it is better."
-        yield Suggestion("Compare it with the champion", why, f"carsweep promote {facts.spec.family} --dry-run")
+        words = ["carsweep", "promote", facts.spec.family, "--dry-run", *facts.out_words]
+        yield Suggestion("Compare it with the champion", why, shlex.join(words))

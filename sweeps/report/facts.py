@@ -45,6 +45,12 @@ class Facts:
         return self.folder.name
 
     @property
+    def out_words(self) -> list[str]:
+        """What a command says to find the sweep: nothing where it is written and ``runs`` is the folder there."""
+        out = self.folder.parent.absolute()
+        return [] if out == Path("runs").absolute() else ["--out", str(out)]
+
+    @property
     def ended(self) -> SweepResult | None:
         """Its result, where that knows all that the journal does and nothing was left to do."""
         return self.result if self.result and self.result.has_all(self.board.trials) else None

@@ -139,7 +139,7 @@ class Repeating:
         own = data.model_dump(exclude_defaults=True, exclude={"path"})
         self._sets = ["experiments=[]", *(f"data.{name}={_word(value)}" for name, value in own.items())]
         self._words = ["carsweep", "run", spec.family, *(["--data", data.path] if data.path else [])]
-        self._out = [] if facts.folder.parent.name == "runs" else ["--out", str(facts.folder.parent)]
+        self._out = facts.out_words
         base = load_spec(spec.family, sets=self._sets, overrides={"data": data.path, "trials": 1})
         self._base, self._searched = base.trial_config({}), base.search
         self._canonical = self._base.canonical()

@@ -65,7 +65,6 @@ def trial_text(
 ) -> str:
     """Return what a trial is, what became of it, by what it differs from ``base``, and all of its settings."""
     differs = {name: value for name, value in record.config.items() if value != base.get(name, record)}
-    of = record.config.get("epochs", record.epochs)
     lines, of = list[str](), plural(record.config.get("epochs", record.epochs), "epoch")
     if state != "running":  # what is said of a run that goes on is not kept up with it
         lines.append(f"**{state}** after {record.epochs} of {of}{f': {quoted(reason)}' if reason else ''}")

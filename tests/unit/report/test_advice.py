@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -90,3 +91,13 @@ def test_each_kind_of_failure_has_a_remedy() -> None:
     fine = [drawn(number, 0.5, dropout=0.3) for number in range(5, 30)]
     advice = advice_of(facts_of(*trials, *fine))
     assert [one.why for one in advice if "failed" in one.why] == ["3 of 30 trials failed as out_of_memory."]
+
+
+def test_commands_name_the_folder_of_runs_unless_it_is_the_one_at_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another folder that is called ``runs`` as well is another folder."""
+    elsewhere = replace(facts_of(drawn(0, 0.9)), folder=tmp_path / "runs" / "mine")
+    assert elsewhere.out_words == ["--out", str(tmp_path / "runs")]
+    monkeypatch.chdir(tmp_path)
+    assert elsewhere.out_words == []
