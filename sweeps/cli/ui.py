@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
@@ -22,6 +23,8 @@ from sweeps.interrupts import uninterrupted
 
 _QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 _END_SECONDS = 10.0
+# So often it is looked whether the server is there.
+_LOOK_SECONDS = 0.1
 _STOPS = "\n(Ctrl-C stops it.)"
 _ALL = "#/experiments?workflowType=machine_learning"
 
@@ -37,7 +40,9 @@ def ui(sweep: str | None, out: Path, tracking_uri: str | None, port: int, host: 
     """Open MLflow's pages on the leaderboard of NAME, a sweep or a job; without it, of the sweep last written to."""
     if optuna:
         _require_free(host, port)
-        return _serve(_dashboard(out, sweep, host, port), os.environ, lambda: f"Open http://{host}:{port}{_STOPS}")
+        return _serve(
+            _dashboard(out, sweep, host, port), os.environ, (host, port), lambda: f"Open http://{host}:{port}{_STOPS}"
+        )
     uri = tracking_uri or (_recorded_uri(out, sweep) if sweep else None) or store_of(out)
     page = partial(_page, out, sweep, uri)
     if uri.startswith(("http://", "https://")):
@@ -50,7 +55,7 @@ def ui(sweep: str | None, out: Path, tracking_uri: str | None, port: int, host: 
     command += ["--uvicorn-opts", "--log-level warning"]
     # The address may hold a password, which no command line should show.
     environment = {**_QUIET, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
-    return _serve(command, environment, lambda: f"Open http://{host}:{port}/{page() or _ALL}{_STOPS}")
+    return _serve(command, environment, (host, port), lambda: f"Open http://{host}:{port}/{page() or _ALL}{_STOPS}")
 
 
 def store_of(out: Path) -> str:
@@ -108,12 +113,18 @@ def _dashboard(out: Path, name: str | None, host: str, port: int) -> list[str]:
     return [sys.executable, "-m", "sweeps.study.dashboard", str(folder), host, str(port)]
 
 
-def _serve(command: Sequence[str], environment: Mapping[str, str], say: Callable[[], str]) -> int:
-    """Run a server until somebody ends it, and then the processes that it started, too; ``say`` what it shows."""
+def _serve(
+    command: Sequence[str], environment: Mapping[str, str], place: tuple[str, int], say: Callable[[], str]
+) -> int:
+    """Run a server until somebody ends it, and then the processes that it started, too; once it listens, ``say``."""
     # Programs of this very installation, with arguments that went through click.
     server = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603
     try:
-        click.echo(say())  # which asks MLflow, while the server starts
+        said = say()  # which asks MLflow, while the server starts
+        while server.poll() is None and not _listens(place):
+            time.sleep(_LOOK_SECONDS)
+        if server.poll() is None:
+            click.echo(said)
         code = server.wait()
     except KeyboardInterrupt:
         return DONE
@@ -124,6 +135,12 @@ def _serve(command: Sequence[str], environment: Mapping[str, str], say: Callable
                     os.killpg(server.pid, number)
                     server.wait(seconds)
     raise click.ClickException(f"The server stopped with exit code {code}.")
+
+
+def _listens(place: tuple[str, int]) -> bool:
+    with suppress(OSError), socket.create_connection(place, timeout=1.0):
+        return True
+    return False
 
 
 def _require_free(host: str, port: int) -> None:
