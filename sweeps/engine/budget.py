@@ -104,7 +104,7 @@ class Account:
 
         Args:
             number: of the trial.
-            saw_gpu: whether it could use the GPU that it was given; else its time since it was last read is none of it.
+            saw_gpu: whether it could use the GPU that it was given; else its time since its last epoch is none of it.
         """
         self._count(number, saw_gpu=saw_gpu)
         self._busy.pop(number, None)
@@ -115,18 +115,22 @@ class Account:
 
     def read(self, number: int) -> Spent | None:
         """Return what the trial has taken up to this moment; None if no process ever took it up."""
-        self._count(number)
-        return self._spent.get(number)
+        taken = self._spent.get(number)
+        return taken if number not in self._busy else (taken or NOTHING) + self._since_counted(number)
 
     def _count(self, number: int, *, epochs: int = 0, saw_gpu: bool = True) -> None:
-        """Add the time since the trial was last read, if a process is at it."""
+        """Add the time since the trial was last counted, if a process is at it."""
         if number not in self._busy:
             return
+        more = replace(self._since_counted(number), epochs=epochs)
+        self._spent[number] = self._spent.get(number, NOTHING) + (more if saw_gpu else replace(more, gpu_seconds=0.0))
+        self._busy[number] = (self._clock(), *self._busy[number][1:])
+
+    def _since_counted(self, number: int) -> Spent:
+        """Return what the process at the trial has taken since its last epoch, or since it took the trial up."""
         (since, cpus, gpus), now = self._busy[number], self._clock()
         seconds = now - since
-        more = Spent(seconds, epochs, seconds * cpus, seconds * gpus if saw_gpu else 0.0, now - self._began)
-        self._spent[number] = self._spent.get(number, NOTHING) + more
-        self._busy[number] = (now, cpus, gpus)
+        return Spent(seconds, 0, seconds * cpus, seconds * gpus, now - self._began)
 
     def note(self, record: TrialRecord) -> None:
         """A trial is about to run, has come to another epoch, or has ended; a derived one costs and counts nothing."""

@@ -184,7 +184,10 @@ def test_every_attempt_costs_its_share_but_no_gpu_that_it_could_not_use() -> Non
     spent = [Spent(10.0, 0, 20.0, 0.0, wall=10.0), Spent(20.0, 0, 60.0, 5.0, wall=120.0)]
     for cpus, saw_gpu, so_far in ((2, False, spent[0]), (4, True, spent[1])):
         account.start(0, cpus, 0.5)
-        clock.now += 10
+        clock.now += 4
+        account.status(1)  # somebody who looks in between changes nothing
+        assert account.read(0) is not None
+        clock.now += 6
         account.stop(0, saw_gpu=saw_gpu)
         assert account.read(0) == so_far
         clock.now += 100
