@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from carcls.config import TrialConfig
 from carcls.disk import damage_of, describe, replacing
 from carcls.errors import InputError
-from carcls.export.predictors import Prediction, Predictor, Preprocessing
+from carcls.export.engines import TorchEngine
+from carcls.export.predictors import Prediction, Predictor
 from carcls.models.classifier import Classifier, build_network
 from carcls.neighbours.gallery import Gallery
 from carcls.neighbours.whitening import Projection
@@ -90,8 +91,8 @@ def write_export(
     )
 
 
-def load_export(folder: str | Path) -> Predictor:
-    """Load what ``write_export`` wrote, on the CPU.
+def load_export(folder: str | Path, device: torch.device | None = None) -> Predictor:
+    """Load what ``write_export`` wrote, on the device; None is the CPU.
 
     Raises:
         InputError: the folder is no export, or one of another format, or damaged.
@@ -103,19 +104,25 @@ def load_export(folder: str | Path) -> Predictor:
         # Descriptions that are older than scratch networks have no architecture, and those of classifiers no kind.
         size, architecture = description["image_size"], description.get("architecture", {})
         config = TrialConfig(backbone=description["backbone"], image_size=size, weights="random", **architecture)
-        preprocessing = Preprocessing(size, description["mean"], description["std"])
         classes = tuple(description["classes"])
         classifier = Classifier(build_network(config), 0.0, len(classes)).eval()
         classifier.load_state_dict(load_file(folder / WEIGHTS_NAME))
+        classifier.backbone.mean, classifier.backbone.std = _colour(description["mean"]), _colour(description["std"])
         gallery = None
         if description.get("kind") == "retrieval":
             gallery = _read_gallery(folder / GALLERY_NAME, description["gallery"])
             gallery.require_whole(classifier.backbone.embedding, len(classes))
-        return Predictor(classifier, classes, preprocessing, gallery)
+        pooling = gallery.config.pooling if gallery else None
+        return Predictor(TorchEngine(classifier, size, pooling, device), classes, size, gallery)
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         raise InputError(
             f"{str(folder)!r} must hold the whole model that its {DESCRIPTION_NAME} describes. Export it again."
         ) from error
+
+
+def _colour(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = map(float, values)
+    return red, green, blue
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

@@ -167,6 +167,8 @@ def evaluate(
     refit: bool,
     path: Path,
     predictions: Path,
+    folder: Path | None = None,
+    details: Mapping[str, Any] | None = None,
     micro_batch: int | None = None,
 ) -> tuple[TestEvaluation, list[str]]:
     """Return the test score of a complete trial, and what a person should know of its model.
@@ -177,6 +179,8 @@ def evaluate(
         refit: evaluate another model, its settings trained on the validation images too.
         path: of the score, in the sweep's folder.
         predictions: gets the answers to the images.
+        folder: gets the exported model, which is what answers; None where nobody needs it afterwards.
+        details: of the export, for whoever opens it.
         micro_batch: the images that a model which is to be trained sees at a time; None is the trial's own.
 
     Raises:
@@ -190,7 +194,7 @@ def evaluate(
     counted = {"readings": written["readings"] + 1, "models": list(models)}
     write_json(path, counted)
     try:
-        score = evaluate_on_test(record.trial_config, trained_on, stages, model, predictions)
+        score = evaluate_on_test(record.trial_config, trained_on, stages, model, predictions, folder, details)
     except Exception:  # whoever fails, as for lack of memory, has seen no score
         write_json(path, written)
         raise

@@ -151,7 +151,7 @@ class Reader:
     fails: bool = False
     models: list[str] = field(default_factory=list)
 
-    def __call__(self, _config: object, _data: object, _stages: object, model: str, _predictions: object) -> TestScore:
+    def __call__(self, _config: object, _data: object, _stages: object, model: str, *_: object) -> TestScore:
         """Note the evaluation, and answer or die."""
         self.models.append(model)
         if self.dies:
