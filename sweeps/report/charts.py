@@ -13,8 +13,7 @@ from sweeps.report.bars import draw_importance
 from sweeps.report.cast import Cast
 from sweeps.report.curves import draw_curves, points_of, rung_counts, step_of
 from sweeps.report.facts import Facts
-from sweeps.report.front import draw_front, measured
-from sweeps.report.slices import draw_parallel, draw_slice, judged
+from sweeps.report.slices import draw_front, draw_parallel, draw_slice, judged, measured
 from sweeps.report.svg import legend, node, side_by_side, written
 from sweeps.report.timeline import MOST_ROWS, bars_of, draw_timeline, rows_of
 from sweeps.text import DASH, Grid, duration, percent, plural, settings_text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -18,17 +17,16 @@ from sweeps.report.answers import AnswersPart, Compute, answers_part, confusion_
 from sweeps.report.charts import ChartsPart, charts_part
 from sweeps.report.details import Detail, details_of
 from sweeps.report.facts import Facts, read_facts
+from sweeps.report.markdown import markdown_of
 from sweeps.report.rows import ReportBoard, board_of
 from sweeps.report.verdict import Verdict, verdict_of
-from sweeps.text import Grid, counts_text, markdown_table, plural
+from sweeps.text import Grid, counts_text, plural
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
 REPORT, CURVES = "report.html", "curves"
 _PAGES = Path(__file__).parent / "pages"
-# What Markdown would take for markup.
-_MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +135,7 @@ def write_report(
     """
     reports = tuple(_report(f"s{place}", read_facts(folder), compute) for place, folder in enumerate(folders, 1))
     page = ReportPage(title, reports, tuple(compared), tuple(others))
-    text = _markdown(page) if markdown else _html(page)
+    text = markdown_of(page) if markdown else _html(page)
     if path is not None:
         write_text(path, text)
     if parts is not None:
@@ -173,32 +171,12 @@ def _html(page: ReportPage) -> str:
     return _templates().get_template("report.html.j2").render(page=page, style=style, script=script, digest=digest)
 
 
-def _markdown(page: ReportPage) -> str:
-    return _templates().get_template("report.md.j2").render(page=page)
-
-
 @cache
 def _templates() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    made = Environment(
-        loader=FileSystemLoader(_PAGES),
-        autoescape=select_autoescape(["html.j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters["md"], made.filters["table"] = _plain, _table
-    return made
-
-
-def _plain(value: object) -> str:
-    """Return a text so that Markdown shows it as it is, in one line."""
-    return _MARKUP.sub(r"\\\1", " ".join(str(value).split()))
-
-
-def _table(grid: Grid) -> str:
-    return markdown_table(Grid([*map(_plain, grid.header or ())], [[*map(_plain, row)] for row in grid.rows]))
+    how = {"undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    return Environment(loader=FileSystemLoader(_PAGES), autoescape=True, **how)
 
 
 def _read(pattern: str) -> list[str]:
