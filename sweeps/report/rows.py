@@ -100,15 +100,11 @@ def board_of(facts: Facts) -> ReportBoard:
         for row in rows[:MOST_ROWS]
     )
     titles = (*(column.title for column in columns), *settings)
-    words = frozenset(
-        t for t, cells in zip(titles, zip(*(row.cells for row in made), strict=True), strict=False) if _are_words(cells)
-    )
+    words = {
+        title for row in made for title, cell in zip(titles, row.cells, strict=True) if isinstance(cell.value, str)
+    }
     same = tuple(f"{c.title} {min(texts)}" for c, texts in found.items() if texts and c not in columns)
-    return ReportBoard(titles, words, made, len(rows) - len(made), same)
-
-
-def _are_words(cells: tuple[ReportCell, ...]) -> bool:
-    return any(isinstance(cell.value, str | bool) for cell in cells)
+    return ReportBoard(titles, frozenset(words), made, len(rows) - len(made), same)
 
 
 def _cells(columns: list[Column[Row]], row: Row) -> Iterator[ReportCell]:

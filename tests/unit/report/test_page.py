@@ -138,7 +138,7 @@ def test_the_luck_of_a_choice_counts_all_that_were_chosen_among() -> None:
             Champion("1", 0.5, (0.4, 0.6), apart="it was tested on other images, of demo"),
             "it was tested on other images",
         ),
-        (Champion("1", 0.5, (0.4, 0.6), compare_hits(np.arange(40) < 30, np.arange(40) < 20)), "+25.0 points, 95% +14"),
+        (Champion("1", 0.5, (0.4, 0.6), compare_hits(np.arange(40) < 30, np.arange(40) < 20)), "+25.0 points (95% +14"),
         (Champion("3", 0.5, (0.4, 0.6)), "this winner is it"),
         (Champion("1", apart="its answers are missing"), "not comparable: its answers are missing"),
     ],
