@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from carcls.errors import SpecError
+from carcls.evaluation.significance import LEVEL
 from sweeps.failures import NO_FAULT, POLICIES
 from sweeps.report.facts import Facts
 from sweeps.results.leaderboard import Row
@@ -163,12 +164,11 @@ def _more(facts: Facts) -> Iterator[Suggestion]:
 
 def _promote(facts: Facts) -> Iterator[Suggestion]:
     model = facts.ended and facts.ended.registered
-    if model and model.alias and (model.champion is None or model.champion.version != model.version):
-        why = (
-            f"{model} is the {model.alias}; promote tells, by a paired test on the same images, whether it may be more."
-        )
-        yield Suggestion(
-            "Ask whether it may be the champion",
-            why,
-            command_text("promote", facts.spec.family, "--dry-run", out=facts.out),
-        )
+    if not model or not model.alias:
+        return
+    its, pair = model.champion, model.champion.comparison if model.champion else None
+    is_worse = pair is not None and pair.difference < 0 and pair.p_value <= LEVEL
+    if not is_worse and (its is None or its.version != model.version):
+        why = f"{model} is the {model.alias}; this judges whether it may be champion, and changes nothing."
+        command = command_text("promote", facts.spec.family, "--dry-run", out=facts.out)
+        yield Suggestion("Ask whether it may be champion", why, command)
