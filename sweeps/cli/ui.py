@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from carcls.errors import InputError, TrackingError, mask_secrets
-from sweeps.cli.exits import DONE
+from sweeps.cli.exits import DONE, echo
 from sweeps.cli.options import SWEEP, options
 from sweeps.interrupts import uninterrupted
 
@@ -46,10 +46,10 @@ def ui(sweep: str | None, out: Path, tracking_uri: str | None, port: int, host: 
     uri = tracking_uri or (_recorded_uri(out, sweep) if sweep else None) or store_of(out)
     page = partial(_page, out, sweep, uri)
     if uri.startswith(("http://", "https://")):
-        click.echo(f"The runs are on a tracking server: {mask_secrets(uri).rstrip('/')}/{page() if sweep else ''}")
+        echo(f"The runs are on a tracking server: {mask_secrets(uri).rstrip('/')}/{page() if sweep else ''}")
         return DONE
     _require_free(host, port)
-    click.echo(f"MLflow starts on {mask_secrets(uri)}, which takes some seconds.")
+    echo(f"MLflow starts on {mask_secrets(uri)}, which takes some seconds.")
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
     command += ["--default-artifact-root", (out.resolve() / "artifacts").as_uri()]
     command += ["--uvicorn-opts", "--log-level warning"]
@@ -124,7 +124,7 @@ def _serve(
         while server.poll() is None and not _listens(place):
             time.sleep(_LOOK_SECONDS)
         if server.poll() is None:
-            click.echo(said)
+            echo(said)
         code = server.wait()
     except KeyboardInterrupt:
         return DONE
