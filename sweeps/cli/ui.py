@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 
 from carcls.errors import InputError, TrackingError, mask_secrets
-from sweeps.cli.exits import DONE
+from sweeps.cli.exits import DONE, echo
 from sweeps.cli.options import SWEEP, options
 from sweeps.interrupts import uninterrupted
 
@@ -50,17 +50,13 @@ def ui(sweep: str | None, out: Path, tracking_uri: str | None, port: int, host: 
     page = partial(_page, out, sweep, uri)
     if uri.startswith(("http://", "https://")):
         server = mask_secrets(uri).replace("***@", "").rstrip("/")  # which asks for user and password by itself
-        click.echo(f"The runs are on a tracking server: {server}/{page() if sweep else ''}")
+        echo(f"The runs are on a tracking server: {server}/{page() if sweep else ''}")
         return DONE
     _require_free(host, port)
-    click.echo(f"MLflow starts on {mask_secrets(uri)}, which takes some seconds.")
+    echo(f"MLflow starts on {mask_secrets(uri)}, which takes some seconds.")
     command, environment = pages_server(uri, (out.resolve() / "artifacts").as_uri(), host, port)
-    return _serve(
-        command,
-        {**os.environ, **environment},
-        (host, port),
-        lambda: f"Open http://{host}:{port}/{page() or _ALL}{_STOPS}",
-    )
+    environment = {**os.environ, **environment}
+    return _serve(command, environment, (host, port), lambda: f"Open http://{host}:{port}/{page() or _ALL}{_STOPS}")
 
 
 def store_of(out: Path) -> str:
@@ -120,7 +116,7 @@ def _serve(
         while server.poll() is None and not _listens(place):
             time.sleep(_LOOK_SECONDS)
         if server.poll() is None:
-            click.echo(said)
+            echo(said)
         code = server.wait()
     except KeyboardInterrupt:
         return DONE

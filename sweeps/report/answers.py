@@ -26,6 +26,7 @@ from carcls.evaluation.significance import Proportion
 from sweeps.report.mistakes import Mistake, answers_file, has_nearest, read_nearest, worst_mistakes
 from sweeps.report.pictures import pictures_of
 from sweeps.results.result import TEST_PREDICTIONS
+from sweeps.text import command_text
 
 if TYPE_CHECKING:
     from carcls.data.dataset import Dataset
@@ -190,7 +191,7 @@ def _look(facts: Facts, data: Dataset, record: TrialRecord, compute: Compute | N
     if has_nearest(data, facts.stages, record):
         return ""
     if compute is None:
-        return f"Only the network can tell: carsweep resume {facts.name} has it look."
+        return f"Only the network can tell: {command_text('resume', facts.name, out=facts.out)} has it look."
     took = facts.result.seconds if facts.result else sum(one.spent.seconds for one in facts.board.trials)
     try:
         compute(LOOK, record=record, seconds=min(MOST_SECONDS, SHARE_OF_TIME * took))

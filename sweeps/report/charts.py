@@ -200,8 +200,12 @@ def _timeline(cast: Cast) -> Chart:
     ]
     notes += [f"{plural(len(rows) - MOST_ROWS, 'more row')} left out."] if len(rows) > MOST_ROWS else []
     notes += cast.left_out([bar.trial.number for bar in bars], "bars")
-    busy = [(name, str(len(own)), duration(sum(bar.end - bar.start for bar in own))) for name, own in rows.items()]
-    table = Grid(("row", "trials", "busy"), busy, ("row",))
+    whole = max(bar.end for bar in bars)
+    busy = {name: sum(bar.end - bar.start for bar in own) for name, own in rows.items()}
+    share = sum(busy.values()) / whole / len(rows)
+    notes.append(f"All in all trials ran in these {len(rows)} rows for {min(1.0, share):.0%} of the time.")
+    told = [(name, str(len(own)), duration(busy[name]), f"{busy[name] / whole:.0%}") for name, own in rows.items()]
+    table = Grid(("row", "trials", "busy", "of the time"), told, ("row",))
     return Chart("timeline", title, (draw_timeline(cast, bars, rows),), tuple(notes), table)
 
 

@@ -11,7 +11,7 @@ from carcls.config import TrialConfig
 from sweeps.report.facts import Facts
 from sweeps.results.leaderboard import COLUMNS, Row, varying_settings
 from sweeps.spec.loading import load_spec
-from sweeps.text import DASH, Column, Grid
+from sweeps.text import DASH, Column, Grid, out_words
 from sweeps.trial import TrialRecord
 
 # A page has so many rows at most; the others are in leaderboard.json.
@@ -139,7 +139,7 @@ class Repeating:
         own = data.model_dump(exclude_defaults=True, exclude={"path"})
         self._sets = ["experiments=[]", *(f"data.{name}={_word(value)}" for name, value in own.items())]
         self._words = ["carsweep", "run", spec.family, *(["--data", data.path] if data.path else [])]
-        self._out = facts.out_words
+        self._out = out_words(facts.out)
         base = load_spec(spec.family, sets=self._sets, overrides={"data": data.path, "trials": 1})
         self._base, self._searched = base.trial_config({}), base.search
         self._canonical = self._base.canonical()

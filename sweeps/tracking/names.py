@@ -16,7 +16,7 @@ from __future__ import annotations
 SWEEP_ID, JOB, ROLE, TRIAL = "carsweep.sweep_id", "carsweep.job", "carsweep.role", "carsweep.trial"
 STATE, REASON, WRITTEN = "carsweep.state", "carsweep.reason", "carsweep.written"
 BEST_DERIVED, NOTE = "carsweep.best_derived", "mlflow.note.content"
-CHALLENGER = "challenger"
+CHALLENGER, CHAMPION = "challenger", "champion"
 # The winner's answers to the test images, in the artifacts of its run, and the tag of a version that says which images
 # these were: what promotion compares.
 PREDICTIONS, TEST_IMAGES = "test-predictions.npz", "test_images"
