@@ -39,15 +39,8 @@ class Suggestion:
 
 def advice_of(facts: Facts) -> list[Suggestion]:
     """Return what the sweep's own numbers suggest to try, the surest first."""
-    return [
-        *_unfinished(facts),
-        *_failing(facts),
-        *_seeds(facts),
-        *_edges(facts),
-        *_climbing(facts),
-        *_more(facts),
-        *_promote(facts),
-    ]
+    rules = (_unfinished, _failing, _seeds, _edges, _climbing, _more, _promote)
+    return [found for rule in rules for found in rule(facts)]
 
 
 def _resume(facts: Facts, *words: str) -> str:
