@@ -21,7 +21,12 @@ from sweeps.cli.exits import DONE, echo
 from sweeps.cli.options import SWEEP, options
 from sweeps.interrupts import uninterrupted
 
-_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+# Of what the server says at its start nobody has to do anything about a library that MLflow uses.
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "PYTHONWARNINGS": "ignore:starlette.middleware.wsgi is deprecated",
+}
 _END_SECONDS = 10.0
 # So often it is looked whether the server is there.
 _LOOK_SECONDS = 0.1
@@ -54,7 +59,7 @@ def ui(sweep: str | None, out: Path, tracking_uri: str | None, port: int, host: 
     command += ["--default-artifact-root", (out.resolve() / "artifacts").as_uri()]
     command += ["--uvicorn-opts", "--log-level warning"]
     # The address may hold a password, which no command line should show.
-    environment = {**_QUIET, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
+    environment = {**_QUIET, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_REGISTRY_STORE_URI": uri}
     return _serve(command, environment, (host, port), lambda: f"Open http://{host}:{port}/{page() or _ALL}{_STOPS}")
 
 
