@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import re
+import shlex
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from carcls.errors import shown
@@ -220,6 +222,20 @@ def changes_text(changed: Mapping[str, tuple[Any, Any]]) -> str:
     'epochs 2 instead of 10'
     """
     return ", ".join(f"{name} {used} instead of {documented}" for name, (documented, used) in changed.items())
+
+
+def out_words(out: Path) -> list[str]:
+    """Return what a command says to find the sweeps in ``out``: nothing where that is the folder ``runs`` at hand."""
+    return [] if out.absolute() == Path("runs").absolute() else ["--out", str(out.absolute())]
+
+
+def command_text(*words: str, out: Path) -> str:
+    """Return a command line of carsweep, as a shell reads it, that finds the sweeps in ``out``.
+
+    >>> command_text("resume", "mine", out=Path("runs")), command_text("report", "my own", out=Path("/data"))
+    ('carsweep resume mine', "carsweep report 'my own' --out /data")
+    """
+    return shlex.join(["carsweep", *words, *out_words(out)])
 
 
 @dataclass(frozen=True, slots=True)

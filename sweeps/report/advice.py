@@ -6,19 +6,19 @@ No rule looks at a test image. One that the numbers do not support says nothing.
 from __future__ import annotations
 
 import math
-import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import fmean
 
 from carcls.errors import SpecError
+from carcls.evaluation.significance import LEVEL
 from sweeps.failures import NO_FAULT, POLICIES
 from sweeps.report.facts import Facts
 from sweeps.results.leaderboard import Row
 from sweeps.spec.loading import edit_spec
 from sweeps.spec.space import Range
-from sweeps.text import plural, points
+from sweeps.text import command_text, plural, points
 from sweeps.trial import OBJECTIVE
 
 # Of so many of the best, so many must lie within this share of an end of a range: by chance 5 in 10,000 do.
@@ -51,7 +51,7 @@ def advice_of(facts: Facts) -> list[Suggestion]:
 
 
 def _resume(facts: Facts, *words: str) -> str:
-    return shlex.join(["carsweep", "resume", facts.name, *words, *facts.out_words])
+    return command_text("resume", facts.name, *words, out=facts.out)
 
 
 def _change(facts: Facts, setting: str) -> str:
@@ -164,7 +164,11 @@ def _more(facts: Facts) -> Iterator[Suggestion]:
 
 def _promote(facts: Facts) -> Iterator[Suggestion]:
     model = facts.ended and facts.ended.registered
-    if model and model.alias:
-        why = f"{model} is the {model.alias}; a paired test on the same images tells whether it is better."
-        words = ["carsweep", "promote", facts.spec.family, "--dry-run", *facts.out_words]
-        yield Suggestion("Compare it with the champion", why, shlex.join(words))
+    if not model or not model.alias:
+        return
+    its, pair = model.champion, model.champion.comparison if model.champion else None
+    is_worse = pair is not None and pair.difference < 0 and pair.p_value <= LEVEL
+    if not is_worse and (its is None or its.version != model.version):
+        why = f"{model} is the {model.alias}; this judges whether it may be champion, and changes nothing."
+        command = command_text("promote", facts.spec.family, "--dry-run", out=facts.out)
+        yield Suggestion("Ask whether it may be champion", why, command)

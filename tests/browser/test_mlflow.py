@@ -17,6 +17,7 @@ from helpers import free_port
 from tracked import mirrored_sweep
 
 from sweeps.run.tracked import page_of
+from sweeps.spec.loading import load_spec
 from sweeps.spec.sweep_file import read_spec, write_file
 from sweeps.trial import TrialRecord
 
@@ -51,10 +52,11 @@ def shown(out: Path, name: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def sweeps(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[TrialRecord]]:
-    """A job of three sweeps, and the 200 trials of its first."""
+    """A job of three sweeps, beside one whose name begins as theirs, and the 200 trials of its first."""
     out = tmp_path_factory.mktemp("runs")
+    write_file(out / "demo", "all", None, [load_spec(family, demo=True) for family in FAMILIES])
+    mirrored_sweep(out, "transfer", "demo-other", 3)
     trials = [mirrored_sweep(out, family, f"demo-{family}", 200 if family == "transfer" else 12) for family in FAMILIES]
-    write_file(out / "demo", "all", None, [read_spec(out / f"demo-{family}") for family in FAMILIES])
     return out, trials[0]
 
 
