@@ -166,9 +166,9 @@ def _promote(facts: Facts) -> Iterator[Suggestion]:
     model = facts.ended and facts.ended.registered
     if not model or not model.alias:
         return
+    # Where promote would refuse or has nothing to do, the figures say why.
     its, pair = model.champion, model.champion.comparison if model.champion else None
-    is_worse = pair is not None and pair.difference < 0 and pair.p_value <= LEVEL
-    if not is_worse and (its is None or its.version != model.version):
+    if its is None or (pair is not None and not (pair.difference < 0 and pair.p_value <= LEVEL)):
         why = f"{model} is the {model.alias}; this judges whether it may be champion, and changes nothing."
         command = command_text("promote", facts.spec.family, "--dry-run", out=facts.out)
         yield Suggestion("Ask whether it may be champion", why, command)

@@ -86,7 +86,11 @@ def _figures(facts: Facts, best: TrialRecord) -> Iterator[Figure]:
 
 def _champion(ours: Registered, its: Champion) -> Figure:
     """Return the champion's score, and the winner beside it, as the registry had both when the sweep ended."""
-    name, shares, pair = f"{ours.name} {its.version}, on the test images", its.interval, its.comparison
+    name, shares, pair = (
+        f"{ours.name} {its.version}, on {'its own' if its.apart else 'the'} test images",
+        its.interval,
+        its.comparison,
+    )
     notes = [f"{name}, 95% interval {percent_range(shares)}" if shares else name]
     if its.version == ours.version:
         notes.append("this winner is it")

@@ -153,11 +153,12 @@ def test_the_champion_stands_beside_the_winner(ended: Facts, champion: Champion,
     read = SweepResult.from_dict(json.loads(json.dumps(replace(ended.result, registered=registered).as_dict())))
     figure = verdict_of(replace(ended, result=read)).figures[-1]
     assert (figure.label, figure.value) == ("The family's champion", percent(champion.accuracy))
-    assert figure.note.startswith(f"carsweep-transfer {champion.version}, on the test images")
+    where = "its own" if champion.apart else "the"
+    assert figure.note.startswith(f"carsweep-transfer {champion.version}, on {where} test images")
     assert ("95% interval 40.0% to 60.0%" in figure.note) == (champion.interval is not None)
     assert note in figure.note
     asks = any("promote" in one.command for one in advice_of(replace(ended, result=read)))
-    assert asks == (champion.version != "3" and "-25.0" not in note)
+    assert asks == ("+25.0" in note)
 
 
 def test_a_job_says_which_of_its_sweeps_have_not_begun(tmp_path: Path) -> None:
