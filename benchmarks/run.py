@@ -82,6 +82,7 @@ BENCHMARKS = (
         ("--classes", "40", "--runs", "3"),
         pictures=True,
     ),
+    Benchmark("pages", "pages.py", ("--runs", "3")),
     Benchmark("frozen-trials", "frozen_trials.py", ("--short", "--trials", "8")),
     Benchmark("neighbours", "neighbours.py", ("--short",)),
     Benchmark("input-path", "input_path.py"),

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import re
+import shlex
+import textwrap
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from carcls.errors import shown
@@ -22,6 +25,10 @@ _LEAST = 8  # of a column that folds
 Thing = TypeVar("Thing")
 _COUNTS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 _HOUR = 3600
+# What is typed as one: an option with its value, words in quotes; and a command that a sentence ends with.
+_TYPED = re.compile(r"(?:--[\w-]+[ =])?'[^'\n]*'|--[\w-]+ [^\s-]\S*")
+_COMMAND = re.compile(r"(?<=[:.]) (?=\S*carsweep [a-z])")
+_GLUE = "\ue000"  # of no alphabet, in the place of a blank that is no end of a word
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +224,20 @@ def changes_text(changed: Mapping[str, tuple[Any, Any]]) -> str:
     return ", ".join(f"{name} {used} instead of {documented}" for name, (documented, used) in changed.items())
 
 
+def out_words(out: Path) -> list[str]:
+    """Return what a command says to find the sweeps in ``out``: nothing where that is the folder ``runs`` at hand."""
+    return [] if out.absolute() == Path("runs").absolute() else ["--out", str(out.absolute())]
+
+
+def command_text(*words: str, out: Path) -> str:
+    """Return a command line of carsweep, as a shell reads it, that finds the sweeps in ``out``.
+
+    >>> command_text("resume", "mine", out=Path("runs")), command_text("report", "my own", out=Path("/data"))
+    ('carsweep resume mine', "carsweep report 'my own' --out /data")
+    """
+    return shlex.join(["carsweep", *words, *out_words(out)])
+
+
 @dataclass(frozen=True, slots=True)
 class Grid:
     """A table that rich draws at any width, and no letter of it is lost.
@@ -257,6 +278,33 @@ class Grid:
         for row in self.rows:
             drawn.add_row(*map(Text, row))
         yield drawn
+
+
+def wrapped(text: str, width: int) -> str:
+    """Return sentences whose lines end between words, where a terminal would end them within one.
+
+    What a person copies stays whole, also where it is longer than a line: words, an option with its value, what is in
+    quotes, a line that is a command. Lines that fit stay as they are; what follows of an indented one is indented more.
+
+    >>> print(wrapped("To go on with this sweep: carsweep resume NAME", 30))
+    To go on with this sweep:
+      carsweep resume NAME
+    """
+    return "\n".join(_wrapped_line(line, width) for line in text.split("\n"))
+
+
+def _wrapped_line(line: str, width: int) -> str:
+    if len(line) <= width or re.match(r"\s*\S*carsweep [a-z]", line):
+        return line
+    sentence, *command = _COMMAND.split(line, maxsplit=1)
+    if command:
+        return "\n".join([_wrapped_line(sentence, width), f"  {command[0]}"])
+    start = line[: len(line) - len(line.lstrip())]
+    glued = _TYPED.sub(lambda typed: typed[0].replace(" ", _GLUE), line)
+    lines = textwrap.wrap(
+        glued, max(width, 1), subsequent_indent=start and f"{start}  ", break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(lines).replace(_GLUE, " ")
 
 
 def json_of(columns: Iterable[Column[Thing]], thing: Thing) -> dict[str, Any]:

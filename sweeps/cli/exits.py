@@ -10,6 +10,7 @@ import codecs
 import io
 import json
 import os
+import shutil
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from typing import Any
 import click
 
 from carcls.errors import InputError, SpecError, SweepStopped, TrialFailure, mask_secrets
+from sweeps.text import wrapped
 
 DONE, FAILED, MISTAKE, INTERRUPTED = 0, 1, 2, 130
 _LONGEST = 300
@@ -96,6 +98,13 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
     return _PLAIN.get(sign) or sign.encode("ascii", "backslashreplace").decode("ascii"), error.start + 1
 
 
+def echo(text: str, *, err: bool = False) -> None:
+    """Print sentences without rich, in a terminal wrapped between words."""
+    stream = sys.stderr if err else sys.stdout
+    is_wrapped = stream.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    click.echo(wrapped(text, shutil.get_terminal_size().columns) if is_wrapped else text, err=err)
+
+
 @contextmanager
 def kept_in(folder: Path, again: str) -> Iterator[None]:
     """Print a result that is on disk: when that fails, say where it is and which command prints it again."""
@@ -116,13 +125,13 @@ def run_command(command: click.Command, arguments: Sequence[str]) -> int:
     except StdoutLost as lost:
         # Whoever reads the first lines of a list has seen what they wanted; a lost result is reported.
         if lost.advice or not lost.closed:
-            click.echo(f"carsweep: {lost}{lost.advice}", err=True)
+            echo(f"carsweep: {lost}{lost.advice}", err=True)
         return FAILED
     except BaseException as error:
         messages, code = _explain(error)
     messages = [mask_secrets(message) for message in messages]
     for message in messages:
-        click.echo(f"carsweep: {message}", err=True)
+        echo(f"carsweep: {message}", err=True)
     if messages and "--json" in arguments:
         with suppress(StdoutLost):
             click.echo(json.dumps({"error": "\n".join(messages)}))

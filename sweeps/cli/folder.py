@@ -11,7 +11,7 @@ import click
 from rich.text import Text
 
 from carcls.errors import InputError
-from sweeps.cli.exits import DONE, FAILED
+from sweeps.cli.exits import DONE, FAILED, echo
 from sweeps.cli.options import SWEEP, options
 from sweeps.cli.output import (
     Streams,
@@ -56,7 +56,7 @@ def runs(streams: Streams, out: Path) -> int:
         try:
             found.append(sweep_status(out, name))
         except InputError as error:  # one damaged sweep must not hide the others
-            click.echo(f"{name}: {error}", err=True)
+            echo(f"{name}: {error}", err=True)
     columns = [column for column in COLUMNS if column.title and (streams.is_wide or column.room != "wide")]
     table = [table_of(columns, found, fold=("name",))] if found else []
     streams.answer({"sweeps": [sweep.as_dict() for sweep in found]}, *table)
@@ -213,20 +213,20 @@ def stop(name: str, now: bool, wait: float, out: Path) -> int:
 
     running = {out / sweep: holder for sweep in sweeps_in(out, name) if (holder := holder_of(out / sweep)) is not None}
     if not running:
-        click.echo(f"{name} is not running.")
+        echo(f"{name} is not running.")
         return DONE
     for folder, holder in running.items():
         ask_to_stop(folder, now=now)
-        click.echo(f"Asked {holder} to stop {folder.name}; waiting for it.", err=True)
+        echo(f"Asked {holder} to stop {folder.name}; waiting for it.", err=True)
     end = time.monotonic() + wait
     while any(map(holder_of, running)):
         if time.monotonic() > end:
-            click.echo(
+            echo(
                 f"{name} still runs after {wait:g} s: it reads images or closes the sweep, and stops as soon as it is "
                 f"through. {' and '.join(map(str, running.values()))} can be killed without loss.",
                 err=True,
             )
             return FAILED
         time.sleep(_LOOK_SECONDS)
-    click.echo(f"Stopped. To go on:\n  {resume_command(name, out)}")
+    echo(f"Stopped. To go on:\n  {resume_command(name, out)}")
     return DONE

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 import click
 
 from sweeps.cli.exits import Output
-from sweeps.text import lines_of, percent, plural
+from sweeps.text import lines_of, percent, plural, wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 
 # Of a terminal from which tables show all their columns, and of what is no terminal.
 WIDE, _WIDTH_OF_A_FILE = 110, 120
+
+
+class Verbatim(str):
+    """Words that are taken as they stand, by a shell, Python or YAML: no line of them is wrapped."""
+
+    __slots__ = ()
 
 
 class Streams:
@@ -95,12 +101,17 @@ def answering(command: Callable[..., int]) -> Callable[..., int]:
 
 
 def say(console: Console, *parts: RenderableType) -> None:
-    """Print sentences, which the terminal wraps, and what is drawn at the console's width."""
+    """Print sentences, in a terminal wrapped between words, and what is drawn at the console's width."""
     from rich.text import Text
 
+    # Editors and logs that call themselves dumb get a line per sentence.
+    is_wrapped = console.is_terminal and not console.is_dumb_terminal
     for part in parts:
-        is_drawn = not isinstance(part, str | Text)
-        shown = "\n".join(lines_of(part, width=console.width)) if is_drawn and not console.is_terminal else part
+        shown = part
+        if is_wrapped and isinstance(part, str) and not isinstance(part, Verbatim):
+            shown = wrapped(part, console.width)
+        elif not console.is_terminal and not isinstance(part, str | Text):
+            shown = "\n".join(lines_of(part, width=console.width))
         console.print(shown, markup=False, soft_wrap=isinstance(shown, str) or not console.is_terminal)
 
 

@@ -11,7 +11,7 @@ import click
 from carcls.errors import InputError
 from sweeps.cli.exits import DONE
 from sweeps.cli.options import SWEEP, options
-from sweeps.cli.output import Streams, answering
+from sweeps.cli.output import Streams, Verbatim, answering
 
 
 @click.command("report")
@@ -50,7 +50,7 @@ def report(streams: Streams, names: tuple[str, ...], out: Path, output: Path | N
     others = [one for name in names for one in members_of(out, name) if one not in sweeps]
     text = write_report(folders, path, title=title, compared=compared, others=others, markdown=markdown)
     value = {"path": None if path is None else str(path), "sweeps": sweeps, "bytes": len(text.encode())}
-    streams.answer(value, text if path is None else f"Written to {path}")
+    streams.answer(value, Verbatim(text) if path is None else f"Written to {path}")
     return DONE
 
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from carcls.catalog import FAMILIES
-from sweeps.cli.exits import DONE, FAILED, INTERRUPTED, kept_in
+from sweeps.cli.exits import DONE, FAILED, INTERRUPTED, echo, kept_in
 from sweeps.cli.options import FAMILY, OF_A_RUN, SETTING, SWEEP, Known, SettingsCommand, options
-from sweeps.cli.output import Streams, answering, resume_command
+from sweeps.cli.output import Streams, Verbatim, answering, resume_command
 from sweeps.interrupts import last_words
 from sweeps.text import plural, rough_duration
 
@@ -106,9 +106,9 @@ def _interrupted(name: str, out: Path) -> int:
     from sweeps.spec.sweep_file import is_known
 
     if is_known(out / name):
-        click.echo(f"Interrupted; everything so far is kept. To go on:\n  {resume_command(name, out)}", err=True)
+        echo(f"Interrupted; everything so far is kept. To go on:\n  {resume_command(name, out)}", err=True)
     else:
-        click.echo("Interrupted before the first trial. To begin: the same command again.", err=True)
+        echo("Interrupted before the first trial. To begin: the same command again.", err=True)
     return INTERRUPTED
 
 
@@ -167,7 +167,7 @@ def _print_specs(command: Command, streams: Streams) -> int:
     is_named = command.name != _NO_NAME
     specs = [spec if is_named else spec.model_copy(update={"name": None}) for spec in command.specs]
     texts = [f"# carsweep run {spec.family} --spec FILE\n{spec.to_yaml()}" for spec in specs]
-    streams.answer({"specs": [spec.to_tree() for spec in specs]}, "---\n".join(texts).rstrip())
+    streams.answer({"specs": [spec.to_tree() for spec in specs]}, Verbatim("---\n".join(texts).rstrip()))
     return DONE
 
 

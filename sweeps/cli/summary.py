@@ -11,12 +11,12 @@ from rich.console import Console, RenderableType
 from rich.markdown import Markdown
 from rich.text import Text
 
-from sweeps.cli.output import WIDE, callable_name, carsweep_command, duplicates_text, say
+from sweeps.cli.output import WIDE, Verbatim, callable_name, carsweep_command, duplicates_text, say
 from sweeps.report.details import CONFIRMED
 from sweeps.report.page import REPORT
 from sweeps.report.verdict import compared_text, idle_seeds_text, test_text, why_no_winner, winner_text
 from sweeps.results.leaderboard import CROSS, STAR, Row, shown_columns
-from sweeps.results.result import SweepResult, saved_text, spent_text
+from sweeps.results.result import Registered, SweepResult, saved_text, spent_text
 from sweeps.run.comparison import NARROW_COLUMNS, WINNER_COLUMNS, Pair, Together
 from sweeps.run.reproduction import Reproduction
 from sweeps.spec.objectives import Quantity
@@ -153,14 +153,21 @@ def _closing_lines(result: SweepResult) -> list[str]:
         f"Registered as {model.name}, version {model.version}, {held}.",
         "",
         "Next: ask the model, or look at the runs.",
-        # Not indented: a shell and Python take what is pasted as it stands.
+        # Neither indented nor wrapped: a shell and Python take what is pasted as it stands.
+        Verbatim("\n".join(_asking(result, model))),
+        carsweep_command("ui", result.sweep, "--out", result.out),
+    ]
+
+
+def _asking(result: SweepResult, model: Registered) -> list[str]:
+    """Return what a shell takes to ask a model about an image."""
+    return [
         f"{shlex.quote(callable_name('python'))} - <<'END'",
         "import mlflow",
         f"mlflow.set_tracking_uri({result.tracking_uri!r})",
         f"model = mlflow.pyfunc.load_model({model.uri!r})",
         f"print(model.predict([{_test_image(result)!r}]))",
         "END",
-        carsweep_command("ui", result.sweep, "--out", result.out),
     ]
 
 

@@ -17,11 +17,10 @@ from pathlib import Path
 import click
 
 from carcls.errors import InputError, TrackingError, mask_secrets
-from sweeps.cli.exits import DONE
+from sweeps.cli.exits import DONE, echo
 from sweeps.cli.options import SWEEP, options
 from sweeps.interrupts import uninterrupted
 
-_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 _END_SECONDS = 10.0
 # So often it is looked whether the server is there.
 _LOOK_SECONDS = 0.1
@@ -38,23 +37,25 @@ _ALL = "#/experiments?workflowType=machine_learning"
 @click.option("--optuna", is_flag=True, help="Show the search of the sweep NAME on optuna-dashboard's pages.")
 def ui(sweep: str | None, out: Path, tracking_uri: str | None, port: int, host: str, optuna: bool) -> int:
     """Open MLflow's pages on the leaderboard of NAME, a sweep or a job; without it, of the sweep last written to."""
+    from sweeps.run.remembered import recall
+    from sweeps.tracking.compat import pages_server
+
     if optuna:
         _require_free(host, port)
         return _serve(
             _dashboard(out, sweep, host, port), os.environ, (host, port), lambda: f"Open http://{host}:{port}{_STOPS}"
         )
-    uri = tracking_uri or (_recorded_uri(out, sweep) if sweep else None) or store_of(out)
+    recorded = recall(out, sweep, tracking_uri).tracking_uri if sweep else tracking_uri
+    uri = recorded or store_of(out)
     page = partial(_page, out, sweep, uri)
     if uri.startswith(("http://", "https://")):
-        click.echo(f"The runs are on a tracking server: {mask_secrets(uri).rstrip('/')}/{page() if sweep else ''}")
+        server = mask_secrets(uri).replace("***@", "").rstrip("/")  # which asks for user and password by itself
+        echo(f"The runs are on a tracking server: {server}/{page() if sweep else ''}")
         return DONE
     _require_free(host, port)
-    click.echo(f"MLflow starts on {mask_secrets(uri)}, which takes some seconds.")
-    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port), "--workers", "1"]
-    command += ["--default-artifact-root", (out.resolve() / "artifacts").as_uri()]
-    command += ["--uvicorn-opts", "--log-level warning"]
-    # The address may hold a password, which no command line should show.
-    environment = {**_QUIET, **os.environ, "MLFLOW_BACKEND_STORE_URI": uri}
+    echo(f"MLflow starts on {mask_secrets(uri)}, which takes some seconds.")
+    command, environment = pages_server(uri, (out.resolve() / "artifacts").as_uri(), host, port)
+    environment = {**os.environ, **environment}
     return _serve(command, environment, (host, port), lambda: f"Open http://{host}:{port}/{page() or _ALL}{_STOPS}")
 
 
@@ -76,20 +77,11 @@ def _page(out: Path, name: str | None, uri: str) -> str:
     from sweeps.run.tracked import page_of
 
     latest = name or next(iter(sweeps_in(out) if out.is_dir() else ()), None)
-    with suppress(TrackingError):  # whoever opens the page sees what its server says
+    try:
         return page_of(out, latest, uri) if latest else ""
-    return ""
-
-
-def _recorded_uri(out: Path, name: str) -> str | None:
-    from sweeps.results.result import read_result
-    from sweeps.run.status import require_known
-    from sweeps.spec.sweep_file import read_file
-
-    folder = require_known(out, name)
-    file = read_file(folder)
-    result = read_result(folder) if file.is_secret else None
-    return result.tracking_uri if result else file.tracking_uri
+    except TrackingError as error:  # whoever opens the pages sees what their server says
+        click.echo(f"The leaderboard is not opened: {error}", err=True)
+        return ""
 
 
 def _dashboard(out: Path, name: str | None, host: str, port: int) -> list[str]:
@@ -124,7 +116,7 @@ def _serve(
         while server.poll() is None and not _listens(place):
             time.sleep(_LOOK_SECONDS)
         if server.poll() is None:
-            click.echo(said)
+            echo(said)
         code = server.wait()
     except KeyboardInterrupt:
         return DONE

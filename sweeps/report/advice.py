@@ -6,19 +6,19 @@ No rule looks at a test image. One that the numbers do not support says nothing.
 from __future__ import annotations
 
 import math
-import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import fmean
 
 from carcls.errors import SpecError
+from carcls.evaluation.significance import LEVEL
 from sweeps.failures import NO_FAULT, POLICIES
 from sweeps.report.facts import Facts
 from sweeps.results.leaderboard import Row
 from sweeps.spec.loading import edit_spec
 from sweeps.spec.space import Range
-from sweeps.text import plural, points
+from sweeps.text import command_text, plural, points
 from sweeps.trial import OBJECTIVE
 
 # Of so many of the best, so many must lie within this share of an end of a range: by chance 5 in 10,000 do.
@@ -39,19 +39,12 @@ class Suggestion:
 
 def advice_of(facts: Facts) -> list[Suggestion]:
     """Return what the sweep's own numbers suggest to try, the surest first."""
-    return [
-        *_unfinished(facts),
-        *_failing(facts),
-        *_seeds(facts),
-        *_edges(facts),
-        *_climbing(facts),
-        *_more(facts),
-        *_promote(facts),
-    ]
+    rules = (_unfinished, _failing, _seeds, _edges, _climbing, _more, _promote)
+    return [found for rule in rules for found in rule(facts)]
 
 
 def _resume(facts: Facts, *words: str) -> str:
-    return shlex.join(["carsweep", "resume", facts.name, *words, *facts.out_words])
+    return command_text("resume", facts.name, *words, out=facts.out)
 
 
 def _change(facts: Facts, setting: str) -> str:
@@ -164,7 +157,11 @@ def _more(facts: Facts) -> Iterator[Suggestion]:
 
 def _promote(facts: Facts) -> Iterator[Suggestion]:
     model = facts.ended and facts.ended.registered
-    if model and model.alias:
-        why = f"{model} is the {model.alias}; a paired test on the same images tells whether it is better."
-        words = ["carsweep", "promote", facts.spec.family, "--dry-run", *facts.out_words]
-        yield Suggestion("Compare it with the champion", why, shlex.join(words))
+    if not model or not model.alias:
+        return
+    # Where promote would refuse or has nothing to do, the figures say why.
+    its, pair = model.champion, model.champion.comparison if model.champion else None
+    if its is None or (pair is not None and not (pair.difference < 0 and pair.p_value <= LEVEL)):
+        why = f"{model} is the {model.alias}; this judges whether it may be champion, and changes nothing."
+        command = command_text("promote", facts.spec.family, "--dry-run", out=facts.out)
+        yield Suggestion("Ask whether it may be champion", why, command)

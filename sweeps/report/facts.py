@@ -45,10 +45,9 @@ class Facts:
         return self.folder.name
 
     @property
-    def out_words(self) -> list[str]:
-        """What a command says to find the sweep: nothing where it is written and ``runs`` is the folder there."""
-        out = self.folder.parent.absolute()
-        return [] if out == Path("runs").absolute() else ["--out", str(out)]
+    def out(self) -> Path:
+        """The folder of all runs."""
+        return self.folder.parent
 
     @property
     def ended(self) -> SweepResult | None:

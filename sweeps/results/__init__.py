@@ -16,6 +16,7 @@ FACE = {
     ),
     "models": ("find_evaluation", "parts_of", "ranked_models", "wanted_models"),
     "result": (
+        "Champion",
         "Compared",
         "RESULT",
         "Registered",

@@ -16,11 +16,12 @@ from pydantic_core import to_jsonable_python
 from carcls.config import TrialConfig
 from carcls.data.config import DataSummary
 from carcls.errors import InputError
+from carcls.evaluation.significance import PairedComparison
 from carcls.stages import write_json
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.spec.fields import Prices
 from sweeps.spec.objectives import Goals
-from sweeps.text import duration, money_text, plural, rough_duration
+from sweeps.text import command_text, duration, money_text, plural, rough_duration
 from sweeps.trial import NOTHING, Spent, TrialRecord, record_from_json, to_json
 
 if TYPE_CHECKING:
@@ -77,6 +78,25 @@ class TestEvaluation:
 
 
 @dataclass(frozen=True, slots=True)
+class Champion:
+    """The champion of a family when a version of its model was registered, on the champion's own test images.
+
+    Attributes:
+        version: of the registered model; that version itself, if it is the champion.
+        accuracy: in [0, 1]; None where the registry does not say.
+        interval: 95% interval of the accuracy; None where its answers are not kept.
+        comparison: the version (first) with the champion (second) on the same test images; None where that cannot be.
+        apart: why it cannot be; empty otherwise.
+    """
+
+    version: str
+    accuracy: float | None = None
+    interval: tuple[float, float] | None = None
+    comparison: PairedComparison | None = None
+    apart: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Registered:
     """A version in the model registry.
 
@@ -84,12 +104,14 @@ class Registered:
         name, version: of the registered model.
         alias: ``challenger``, or empty when another version has it.
         uri: what ``mlflow.pyfunc.load_model`` takes.
+        champion: beside it; None where the model has none, and in results of older versions.
     """
 
     name: str
     version: str
     alias: str
     uri: str
+    champion: Champion | None = None
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
@@ -255,15 +277,17 @@ def spent_dict(records: Iterable[TrialRecord], prices: Prices | None) -> dict[st
     return whole | {"by_status": {name: plain(replace(by_status[name], wall=0.0)) for name in sorted(by_status)}}
 
 
-def used_up_note(which: UsedUp, spec: SweepSpec, name: str) -> str:
-    """Return one sentence on the budget that ended a sweep, and one on how to go on with the sweep ``name``."""
-    again, currency = f"To run the other trials: carsweep resume {name}", (spec.prices or Prices()).currency
-    if which == "hours":
-        return f"The hours are over. {again}"
-    if which == "epochs":
-        return f"The budget of {plural(spec.epochs_budget or 0, 'epoch')} is used up. {again} --set epochs_budget=N"
-    most = money_text(spec.max_cost or 0.0, currency)
-    return f"Another trial might cost more than is left of --max-cost ({most}). {again} --set max_cost=AMOUNT"
+def used_up_note(which: UsedUp, spec: SweepSpec, name: str, out: Path) -> str:
+    """Return one sentence on the budget that ended a sweep, and one on how ``name`` in ``out`` goes on."""
+    most = money_text(spec.max_cost or 0.0, (spec.prices or Prices()).currency)
+    said, more = {
+        "hours": ("The hours are over.", ()),
+        "epochs": (f"The budget of {plural(spec.epochs_budget or 0, 'epoch')} is used up.", ("epochs_budget=N",)),
+        "cost": (f"Another trial might cost more than is left of --max-cost ({most}).", ("max_cost=AMOUNT",)),
+    }[which]
+    return (
+        f"{said} To run the other trials: {command_text('resume', name, *(['--set', *more] if more else []), out=out)}"
+    )
 
 
 def spent_text(spent: Mapping[str, Any]) -> str:

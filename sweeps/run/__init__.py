@@ -19,7 +19,7 @@ FACE = {
     "remembered": ("extended", "recall"),
     "reproduction": ("Reproduction",),
     "several": ("plan_sweeps", "run_sweeps"),
-    "status": ("COLUMNS", "SweepStatus", "members_of", "require_known", "sweep_status", "sweeps_in"),
+    "status": ("COLUMNS", "SweepStatus", "members_of", "sweep_status", "sweeps_in"),
     "tracked": ("Remains", "Repaired", "find_remains", "page_of", "remove", "repair"),
 }
 """What other rooms may import, by module."""

@@ -148,8 +148,10 @@ class Plan:
     def _caveat(self) -> str:
         drawn = ", from an example of the trials the search might draw" if self._is_drawn else ""
         rough = f"A rough estimate{drawn}: expect half to twice of it."
-        if self.spec.hours is None or self.seconds <= self.spec.hours * 3600:
+        if self.spec.hours is None:
             return rough
+        if self.seconds <= self.spec.hours * 3600:
+            return f"{rough} No new trial starts after {self.spec.hours:g} hours."
         return f"{rough} The limit of {self.spec.hours:g} hours comes first: no new trial starts after it."
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sweeps.report.page import REPORT, SideBySide, write_report
+from sweeps.text import command_text
 from sweeps.waits import Waiting
 
 
@@ -36,4 +37,4 @@ def leave_report(
             write_report(folders, out / name / REPORT, title=name, compared=compared, compute=compute, parts=parts)
     except Exception as error:
         why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        tell(f"The report could not be written ({why}). To write it: carsweep report {name}")
+        tell(f"The report could not be written ({why}). To write it: {command_text('report', name, out=out)}")

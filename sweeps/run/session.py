@@ -18,7 +18,7 @@ from sweeps.results.models import find_evaluation
 from sweeps.results.result import RESULT, TEST_PREDICTIONS, Registered, SweepResult, TestEvaluation, spent_dict
 from sweeps.spec.sweep_file import read_file
 from sweeps.study.confirmation import Repeat, repeats_of
-from sweeps.text import percent, plural
+from sweeps.text import command_text, percent, plural
 from sweeps.trial import TrialRecord, stage_use
 from sweeps.waits import Waiting
 
@@ -314,4 +314,4 @@ def _origin(session: SweepSession) -> dict[str, str]:
 
 
 def _then(session: SweepSession) -> str:
-    return f"Then: carsweep resume {session.command.name}"
+    return f"Then: {command_text('resume', session.command.name, out=session.command.root)}"

@@ -24,6 +24,7 @@ from sweeps.run.data import prepare_data
 from sweeps.run.reporting import leave_report
 from sweeps.run.session import SweepSession, conclude, repeats_wanted
 from sweeps.spec.sweep_file import forget, has_begun, write_file
+from sweeps.text import command_text
 from sweeps.waits import Waiting
 
 if TYPE_CHECKING:
@@ -80,8 +81,8 @@ def run_sweep(
                 keeper.check(last=True)
                 if engine.stopped:
                     raise SweepStopped(
-                        f"{engine.stopped} The sweep is stopped; all it has is kept. Once that is mended: carsweep "
-                        f"resume {command.name}"
+                        f"{engine.stopped} The sweep is stopped; all it has is kept. Once that is mended: "
+                        + command_text("resume", command.name, out=command.root)
                     )
                 status = result.status
             except KeyboardInterrupt:
@@ -143,7 +144,7 @@ def _loss_told(session: SweepSession) -> Iterator[None]:
         said = " ".join(str(error).split())
         raise SweepStopped(
             f"{str(session.folder)!r} cannot be written or read ({said}). All that was written is kept. Once that is "
-            f"mended: carsweep resume {session.command.name}"
+            f"mended: {command_text('resume', session.command.name, out=session.command.root)}"
         ) from error
 
 
@@ -171,7 +172,7 @@ def _tell_what_is_left(session: SweepSession, engine: EngineResult) -> None:
     spec = session.spec
     run_here = sum(r.derived_from is None and r.confirms is None and not r.refused for r in engine.records)
     if engine.used_up:
-        session.tell(used_up_note(engine.used_up, spec, session.command.name))
+        session.tell(used_up_note(engine.used_up, spec, session.command.name, session.command.root))
     elif not engine.interrupted and run_here < spec.trials:
         kept = " that keeps the constraints" if spec.constraints else ""
         session.tell(f"The search space holds nothing new{kept}, so the sweep ends before its number of trials.")

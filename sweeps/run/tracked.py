@@ -14,15 +14,15 @@ from sweeps.lock import locked
 from sweeps.results.result import read_result
 from sweeps.run.session import summarise
 from sweeps.run.status import sweeps_in
-from sweeps.spec.sweep_file import has_begun, read_file
+from sweeps.spec.sweep_file import has_begun, read_file, read_spec
 from sweeps.study.records import read_history
-from sweeps.tracking.compat import remove_files
+from sweeps.tracking.compat import PAGES, remove_files
 from sweeps.tracking.mirror import mirror_of
 from sweeps.tracking.names import SWEEP_ID, of_sweep
 from sweeps.tracking.registry import TrialModel, held_versions
 from sweeps.tracking.runs import hide, runs_of
 from sweeps.tracking.store import SERVER_SECONDS, Tracking, check_tracking, explained, model_name, patience
-from sweeps.tracking.views import PAGES, show, view_of
+from sweeps.tracking.views import show, view_of
 
 if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
@@ -106,16 +106,18 @@ def page_of(out: Path, name: str, tracking_uri: str | None) -> str:
         InputError: there is nothing called ``name``.
         TrackingError: MLflow cannot be asked.
     """
-    files = [read_file(out / sweep) for sweep in sweeps_in(out, name)]
-    specs = {file.id: file.read_specs()[0] for file in files if file.id}
+    specs, file = [read_spec(out / sweep) for sweep in sweeps_in(out, name)], read_file(out / name)
     tracking = check_tracking(tracking_uri, out)
     with explained(tracking), patience(SERVER_SECONDS, 0):
         client = tracking.client()
-        found = (client.get_experiment_by_name(model_name(family)) for family in {s.family: 0 for s in specs.values()})
+        found = (client.get_experiment_by_name(model_name(family)) for family in {s.family: 0 for s in specs})
         experiments = [experiment for experiment in found if experiment is not None]
-        if not experiments:
+        if not experiments or not file.id:
             return ""
-        view, saved = view_of(specs, name), tracking.version().startswith(PAGES)
+        view, saved = (
+            view_of(specs, name, file.id, is_job=file.kind != "sweep"),
+            tracking.version(client).startswith(PAGES),
+        )
         for experiment in experiments if saved else ():  # the page reads it from the one that it happens to load first
             show(client, experiment, view)
     return view.address([str(experiment.experiment_id) for experiment in experiments], saved=saved)

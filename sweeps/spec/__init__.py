@@ -26,6 +26,7 @@ FACE = {
         "has_begun",
         "is_known",
         "is_sweep",
+        "job_of",
         "read_file",
         "read_spec",
         "require_kind",

@@ -35,7 +35,7 @@ class SweepFile(BaseModel):
     Attributes:
         path: of the file that has the specs.
         kind: a sweep, or the job ``all`` or ``reproduce``.
-        id: by which MLflow knows the sweep, whatever other sweeps of its name are there; empty for a job.
+        id: by which MLflow knows the sweep or the job, whatever others of its name are there.
         tracking_uri: as it was given; None is the database beside the sweeps.
         is_secret: whether the tracking server's address held a password, and was not written down.
         specs: of its sweeps in their order, as plain values; a sweep has one.
@@ -75,7 +75,7 @@ def write_file(
     file = SweepFile(
         path=folder / (SWEEP if kind == "sweep" else JOB),
         kind=kind,
-        id=(known or f"{folder.name}-{uuid.uuid4().hex[:12]}") if kind == "sweep" else "",
+        id=known or f"{folder.name}-{uuid.uuid4().hex[:12]}",
         tracking_uri=None if is_secret else tracking_uri,
         is_secret=is_secret,
         specs=tuple(spec.to_tree() for spec in specs),
@@ -129,6 +129,12 @@ def _damaged(path: Path, error: Exception) -> InputError:
 def read_spec(folder: Path) -> SweepSpec:
     """Return the spec that a sweep was left with; errors as ``read_file`` and ``read_specs``."""
     return read_file(folder).read_specs()[0]
+
+
+def job_of(folder: Path, spec: SweepSpec) -> str:
+    """Return the id of the job that the sweep in ``folder`` is of; empty where it is of none."""
+    job = folder.with_name(folder.name.removesuffix(f"-{spec.family}"))
+    return read_file(job).id if (job / JOB).is_file() else ""
 
 
 def is_sweep(folder: Path) -> bool:

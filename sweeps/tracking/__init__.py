@@ -1,13 +1,13 @@
 """MLflow as a view of the records: runs, registered models, their promotion. Only here is MLflow."""
 
 FACE = {
-    "compat": ("remove_files",),
+    "compat": ("PAGES", "pages_server", "remove_files"),
     "mirror": ("Mirror", "mirror_of"),
     "promotion": ("Promotion", "promote"),
     "registry": ("TrialModel", "held_versions", "load_model"),
     "runs": ("hide", "runs_of"),
     "store": ("SERVER_SECONDS", "Tracking", "check_tracking", "explained", "model_name", "patience"),
     "names": ("SWEEP_ID", "of_sweep"),
-    "views": ("PAGES", "show", "view_of"),
+    "views": ("show", "view_of"),
 }
 """What other rooms may import, by module."""

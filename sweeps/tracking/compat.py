@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.metadata import version
 from typing import Any
 
 # MLflow reads its environment when it is imported: it reports nothing to its makers, and stdout is left to us.
@@ -29,6 +31,8 @@ for _name in ("mlflow.store.db.utils", "sqlalchemy.pool"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 # MLflow sets them to what its global functions use, for processes that it starts.
 _GLOBAL = ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_EXPERIMENT_ID")
+# The version of MLflow whose pages and server were seen to be as we have them.
+PAGES = "3.17."
 # Two threads that change the same store at a time would leave it changed.
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -39,6 +43,40 @@ def make_tables(uri: str, artifacts: str) -> None:
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         SqlAlchemyStore(uri, artifacts).engine.dispose()
+
+
+def server_version(client: Any) -> str:
+    """Return the version of the server of an ``MlflowClient``, asked with the client's credentials; empty without."""
+    with suppress(Exception):
+        from mlflow.utils.rest_utils import http_request
+
+        host = client._tracking_client.store.get_host_creds()
+        return str(http_request(host, "/version", "GET", raise_on_status=True).text)[:20]
+    return ""
+
+
+def pages_server(uri: str, artifacts: str, host: str, port: int) -> tuple[list[str], dict[str, str]]:
+    """Return the command that serves MLflow's pages on a database, and its environment, which alone has the address.
+
+    `mlflow server` loads MLflow, then starts another process that loads it again. Where that is known, it is started
+    directly: it listens after half the time.
+    """
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    place = ["--host", host, "--port", str(port), "--workers", "1"]
+    if version("mlflow").startswith(PAGES):
+        known = {"_MLFLOW_SERVER_FILE_STORE": uri, "_MLFLOW_SERVER_ARTIFACT_ROOT": artifacts}
+        quiet |= {"PYTHONWARNINGS": "ignore", **known}
+        return [
+            sys.executable,
+            "-m",
+            "uvicorn",
+            *place,
+            "--log-level",
+            "warning",
+            "mlflow.server.fastapi_app:app",
+        ], quiet
+    place += ["--default-artifact-root", artifacts, "--uvicorn-opts", "--log-level warning"]
+    return [sys.executable, "-m", "mlflow", "server", *place], {**quiet, "MLFLOW_BACKEND_STORE_URI": uri}
 
 
 def remove_files(uri: str, place: str) -> None:

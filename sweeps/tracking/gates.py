@@ -11,18 +11,19 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
-from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 
 from carcls.errors import CarsweepError, InputError
 from carcls.evaluation.predictions import StoredPredictions, read_predictions
-from carcls.evaluation.significance import LEVEL, PairedComparison, compare_hits
-from sweeps.tracking.names import PREDICTIONS, TEST_IMAGES
+from carcls.evaluation.significance import LEVEL, PairedComparison, compare_hits, wilson_interval
+from sweeps.results.result import Champion
+from sweeps.tracking.names import CHAMPION, PREDICTIONS, TEST_IMAGES
 from sweeps.tracking.store import Tracking, one_line
 
 PROBE_SECONDS = 300
@@ -72,7 +73,7 @@ class Contest:
         """The challenger's stored answers beside the champion's; raises a Refusal where there are no such two."""
         client = self.tracking.client()
         versions = [client.get_model_version(self.model, version) for version in (self.challenger, self.champion)]
-        ours, theirs = map(self._answers_of, versions)
+        ours, theirs = (self.answers_of(str(version)) for version in (self.challenger, self.champion))
         tested = [version.tags.get(TEST_IMAGES, "unknown") for version in versions]
         if tested[0] != tested[1] or "unknown" in tested or not ours.same_images(theirs):
             said = " and ".join(
@@ -85,24 +86,49 @@ class Contest:
             )
         return compare_hits(ours.hits, theirs.hits)
 
-    def _answers_of(self, version: ModelVersion) -> StoredPredictions:
-        client, remedy = self.tracking.client(), self._remedy(str(version.version))
+    def answers_of(self, version: str) -> StoredPredictions:
+        """Return a version's stored answers to the test images; raises a Refusal where they cannot be read."""
+        client, remedy = self.tracking.client(), self._remedy(version)
+        run = client.get_model_version(self.model, version).run_id
         try:
-            has_answers = any(file.path == PREDICTIONS for file in client.list_artifacts(version.run_id))
+            has_answers = any(file.path == PREDICTIONS for file in client.list_artifacts(run))
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":  # otherwise the run was deleted for good
                 raise
             has_answers = False
         if not has_answers:
-            raise Refusal(f"The test predictions of version {version.version} are missing. {remedy}")
+            raise Refusal(f"The test predictions of version {version} are missing. {remedy}")
         with tempfile.TemporaryDirectory() as folder:
             try:
-                return read_predictions(Path(client.download_artifacts(version.run_id, PREDICTIONS, folder)))
+                return read_predictions(Path(client.download_artifacts(run, PREDICTIONS, folder)))
             except InputError as error:
-                raise Refusal(f"Version {version.version}: {error} {remedy}") from error
+                raise Refusal(f"Version {version}: {error} {remedy}") from error
 
     def _remedy(self, version: str) -> str:
         return _ANEW if version == self.challenger else _BY_HAND
+
+
+def champion_beside(tracking: Tracking, model: str, version: str) -> Champion | None:
+    """Return the champion of a registered model beside one of its versions; None where it has none.
+
+    Read from tags and stored answers; nothing is evaluated again. What cannot be read is told in ``apart``.
+    """
+    client = tracking.client()
+    found = Champion(str(client.get_registered_model(model).aliases.get(CHAMPION, "")))
+    if not found.version:
+        return None
+    try:
+        own, tags = (dict(client.get_model_version(model, one).tags) for one in (version, found.version))
+        found = replace(found, accuracy=float(tags["test_accuracy"]) if "test_accuracy" in tags else None)
+        contest = Contest(tracking, model, version, found.version)
+        answers = contest.answers_of(found.version)
+        interval = wilson_interval(int(answers.hits.sum()), len(answers.hits))
+        found = replace(found, accuracy=answers.accuracy, interval=interval)
+        if own.get(TEST_IMAGES) != tags.get(TEST_IMAGES):
+            return replace(found, apart=f"it was tested on other images, of {tags.get('data', 'unnamed data')}")
+        return found if found.version == version else replace(found, comparison=contest.comparison)
+    except (Refusal, MlflowException, OSError) as why:
+        return replace(found, apart=one_line(why))
 
 
 class Gate(NamedTuple):

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from carcls.errors import TrackingError
-from sweeps.spec.sweep_file import read_file, text_with_id
+from sweeps.spec.sweep_file import job_of, read_file, text_with_id
 from sweeps.tracking.names import NOTE, STATE
 from sweeps.tracking.provenance import PACKAGES, Surroundings, code_tags, dataset_input, packages
 from sweeps.tracking.runs import SweepRuns
@@ -58,9 +58,9 @@ def mirror_of(
         params={"data": data.name, "data_digest": data.digest, "seed": spec.seed, "spec_digest": spec.digest},
         files={"spec.yaml": text_with_id(spec, known)},
     )
-    ways = Ways(spec.trial_config({}).model_dump(), tuple(spec.search))
+    ways = Ways(spec.trial_config({}).model_dump(), tuple(spec.search), job_of(folder, spec))
     runs = SweepRuns(tracking, family=spec.family, sweep_id=known, name=name, ways=ways)
-    return Mirror(runs, sweep, warn, Surroundings(view_of({known: spec}, name), data, spec.data.path))
+    return Mirror(runs, sweep, warn, Surroundings(view_of([spec], name, known), data, spec.data.path))
 
 
 class Mirror:

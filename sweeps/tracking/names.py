@@ -1,6 +1,7 @@
 """Names of what carsweep has in MLflow, by which it finds it again.
 
 carsweep.sweep_id   which sweep; on the parent run, on every child run, on models and versions
+carsweep.job        on the runs of trials: of which job their sweep is; missing where it is of none
 carsweep.role       "sweep", "trial", or "refit" of a trial; "surplus" where MLflow made a second run when asked twice
 carsweep.trial      the trial's number
 carsweep.state      complete, pruned, failed or interrupted; MLflow's pages show a pruned one as FINISHED, since nothing
@@ -12,10 +13,10 @@ carsweep.written    a digest of all that the run says of a trial that has ended
 
 from __future__ import annotations
 
-SWEEP_ID, ROLE, TRIAL = "carsweep.sweep_id", "carsweep.role", "carsweep.trial"
+SWEEP_ID, JOB, ROLE, TRIAL = "carsweep.sweep_id", "carsweep.job", "carsweep.role", "carsweep.trial"
 STATE, REASON, WRITTEN = "carsweep.state", "carsweep.reason", "carsweep.written"
 BEST_DERIVED, NOTE = "carsweep.best_derived", "mlflow.note.content"
-CHALLENGER = "challenger"
+CHALLENGER, CHAMPION = "challenger", "champion"
 # The winner's answers to the test images, in the artifacts of its run, and the tag of a version that says which images
 # these were: what promotion compares.
 PREDICTIONS, TEST_IMAGES = "test-predictions.npz", "test_images"

@@ -15,10 +15,9 @@ import mlflow
 from carcls.errors import InputError
 from carcls.evaluation.significance import LEVEL, NO_DIFFERENCE, PairedComparison
 from sweeps.tracking.gates import GATES, Contest, Refusal
-from sweeps.tracking.names import CHALLENGER
+from sweeps.tracking.names import CHALLENGER, CHAMPION
 from sweeps.tracking.store import Tracking, explained, model_name, patience
 
-CHAMPION = "champion"
 PROMOTION_TAG, REFUSAL_TAG = "carsweep.promotion", "carsweep.refusal"
 
 

@@ -26,6 +26,7 @@ from carcls.catalog import FAMILIES
 from carcls.errors import mask_secrets
 from sweeps.results.result import Registered
 from sweeps.tracking.compat import remove_files, store_in_use
+from sweeps.tracking.gates import champion_beside
 from sweeps.tracking.names import CHALLENGER, PREDICTIONS, SWEEP_ID, TRIAL, of_sweep
 from sweeps.tracking.runs import KnownRun, SweepRuns
 from sweeps.tracking.store import Tracking, explained, model_name, patience
@@ -164,9 +165,9 @@ class TrialModel:
         if current < max(over, 1):
             self._client.set_registered_model_alias(name, CHALLENGER, str(number))
             current = number
-        if current == number:
-            return Registered(name, str(number), CHALLENGER, f"models:/{name}@{CHALLENGER}")
-        return Registered(name, str(number), "", f"models:/{name}/{number}")
+        alias, uri = (CHALLENGER, f"@{CHALLENGER}") if current == number else ("", f"/{number}")
+        beside = champion_beside(self._tracking, name, str(number))
+        return Registered(name, str(number), alias, f"models:/{name}{uri}", beside)
 
     def _remove_half_made(self) -> None:
         """Remove models that no version has, which a process left that died while it uploaded them."""

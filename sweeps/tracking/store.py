@@ -15,12 +15,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from http.client import HTTPException
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-from urllib.request import Request, urlopen
 
 from filelock import FileLock
 
@@ -89,14 +87,9 @@ class Tracking:
             _make_database(self.file, str(self.artifact_root))
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
-    def version(self) -> str:
+    def version(self, client: MlflowClient) -> str:
         """Return the version of MLflow whose pages show this store; empty where its server does not say."""
-        if not self.uri.startswith("http"):
-            return version("mlflow")
-        asked = Request(f"{self.uri}/version")  # noqa: S310 - http(s) only
-        with suppress(OSError, ValueError, HTTPException), urlopen(asked, timeout=SERVER_SECONDS) as told:  # noqa: S310
-            return str(told.read(20).decode())
-        return ""
+        return compat.server_version(client) if self.uri.startswith("http") else version("mlflow")
 
     def experiment(self, family: str) -> str:
         """Return the id of ``carsweep-<family>``, the one experiment that holds all sweeps of a family.

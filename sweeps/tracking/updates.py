@@ -11,18 +11,18 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from carcls.errors import mask_secrets
-from sweeps.tracking.names import BEST_DERIVED, NOTE, REASON, STATE, WRITTEN
+from sweeps.tracking.names import BEST_DERIVED, JOB, NOTE, REASON, STATE, WRITTEN
 from sweeps.tracking.words import best_derived, trial_text
 from sweeps.trial import TrialRecord
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Param, RunTag
 
-# Comparing a hundred runs in MLflow's UI is slow in the number of metric names.
+# Of validation and test images. Comparing a hundred runs in MLflow's UI is slow in the number of metric names.
 NOT_LOGGED = (
-    *("val_precision_macro", "val_recall_macro", "val_recall_at_10", "fit_seconds"),
-    # The accuracy and the time of an answer under other names, and what hardly differs from ``val_f1``.
-    *("val_recall", "predict_seconds", "val_precision", "val_f1_macro"),
+    *("precision_macro", "recall_macro", "recall_at_10", "fit_seconds"),
+    # The accuracy and the time of an answer under other names, and what hardly differs from ``f1``.
+    *("recall", "predict_seconds", "precision", "f1_macro"),
 )
 STATUS = {"complete": "FINISHED", "pruned": "FINISHED", "failed": "FAILED"}
 INTERRUPTED = "the sweep stopped first; it goes on when the sweep is run again"
@@ -58,15 +58,17 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Ways:
-    """By what the trials of a sweep differ.
+    """By what the trials of a sweep differ, and of which job they are.
 
     Attributes:
         base: every setting of a trial that changes nothing.
         searched: names of the settings that are searched.
+        job: id of the job that the sweep is of; empty where it is of none.
     """
 
     base: Mapping[str, Any] = field(default_factory=dict)
     searched: Sequence[str] = ()
+    job: str = ""
 
     def params(self, config: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings that tell a trial from others: the searched ones, and what it does differently."""
@@ -97,6 +99,7 @@ def update_of(
     said = {
         STATE: state,
         REASON: reason,
+        JOB: ways.job,
         "carsweep.experiment": record.experiment or "",
         "carsweep.precision": record.precision,
         BEST_DERIVED: best_derived(record, derived),
@@ -127,7 +130,11 @@ def points_of(record: TrialRecord, after: int) -> Points:
 
 def logged(metrics: Mapping[str, float]) -> dict[str, float]:
     """Return what is logged of metrics of the validation or the test images."""
-    return {name: value for name, value in metrics.items() if name.replace("test_", "val_", 1) not in NOT_LOGGED}
+    return {
+        name: value
+        for name, value in metrics.items()
+        if name.removeprefix("test_").removeprefix("val_") not in NOT_LOGGED
+    }
 
 
 def to_mlflow(update: Update, start: int) -> tuple[list[Metric], list[Param], list[RunTag]]:

@@ -1,7 +1,7 @@
 """A sweep as MLflow's page of runs shows it: a saved view that is its leaderboard, and the address that opens it.
 
-A saved view is a tag of the experiment; ``PAGES`` is the version of MLflow whose pages were seen to read it. What the
-page is asked to show is stored with it: which runs, by what they are sorted, the columns, and the first charts.
+A saved view is a tag of the experiment; pages of ``compat.PAGES`` were seen to read it. What they are asked to show is
+stored with it: which runs, by what they are sorted, the columns, and the first charts.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import base64
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 from carcls.catalog import FAMILIES
-from sweeps.tracking.names import BEST_DERIVED, NOTE, ROLE, STATE, SWEEP_ID, of_sweep
+from sweeps.tracking.names import BEST_DERIVED, JOB, NOTE, STATE, of_sweep
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from sweeps.spec.spec import SweepSpec
 
-PAGES = "3.17."
 # Before the key of a saved view, the tag that holds it.
 VIEW, _SECTION = "mlflow.sharedViewState.", "carsweep"
 # MLflow opens an experiment on pages for language models unless this says that models are trained in it.
@@ -122,32 +121,29 @@ def show(client: MlflowClient, experiment: Experiment, view: SavedView, note: st
             client.set_experiment_tag(experiment.experiment_id, name, text)
 
 
-def view_of(specs: Mapping[str, SweepSpec], name: str) -> SavedView:
-    """Return the view of a sweep, or of several together.
+def view_of(specs: Sequence[SweepSpec], name: str, known: str, *, is_job: bool = False) -> SavedView:
+    """Return the view of a sweep, or of a job's sweeps together.
 
     Args:
-        specs: of the sweeps, by the id by which MLflow knows each.
-        name: of the sweep or the job.
+        specs: of the sweeps.
+        name, known: of the sweep or the job, and the id by which MLflow knows it.
+        is_job: whether it is a job.
     """
-    known, each = list(specs), list(specs.values())
-    first = each[0].goals.first
-    neighbours = [FAMILIES[spec.family].neighbours for spec in each]
-    metrics = [quantity.metric for spec in each for quantity in spec.goals.objectives]
+    first = specs[0].goals.first
+    neighbours = [FAMILIES[spec.family].neighbours for spec in specs]
+    metrics = [quantity.metric for spec in specs for quantity in spec.goals.objectives]
     metrics += [
         "val_accuracy",
         *(_OF_LOGITS if not all(neighbours) else ()),
         *(_OF_NEIGHBOURS if any(neighbours) else ()),
     ]
-    alone = len(known) == 1
-    # There is no "or" in MLflow's filters; a job's sweeps have its name before their own.
-    query = of_sweep(known[0]) if alone else f"tags.`{SWEEP_ID}` LIKE '{name}-%' AND tags.`{ROLE}` = 'trial'"
     return SavedView(
         name=name,
-        key=known[0] if alone else f"{name}-job",
-        query=query,
+        key=known,
+        query=f"tags.`{JOB}` = '{known}'" if is_job else of_sweep(known),  # there is no "or" in MLflow's filters
         metrics=tuple(dict.fromkeys(metrics)),
         is_loss=first.direction == "minimize",
-        settings=tuple(dict.fromkeys(setting for spec in each for setting in spec.search)),
+        settings=tuple(dict.fromkeys(setting for spec in specs for setting in spec.search)),
         has_derived=any(neighbours),
-        is_job=not alone,
+        is_job=is_job,
     )

@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from helpers import free_port
 from tracked import mirrored_sweep
 
 from sweeps.run.tracked import page_of
+from sweeps.spec.loading import load_spec
 from sweeps.spec.sweep_file import read_spec, write_file
 from sweeps.trial import TrialRecord
 
@@ -27,13 +29,21 @@ SECONDS = 60_000  # milliseconds that a busy machine may take
 
 @contextmanager
 def shown(out: Path, name: str) -> Iterator[str]:
-    """Yield the address that ``carsweep ui`` prints; its server answers by then."""
+    """Yield the address that ``carsweep ui`` prints, of a server that answers and has warned of nothing."""
     port = free_port()
     command = [sys.executable, "-m", "sweeps.cli", "ui", name, "--out", str(out), "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+    with (
+        TemporaryFile("w+") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as server,
+    ):
         try:
             assert server.stdout is not None
-            address = next(line.split()[1] for line in server.stdout if line.startswith("Open "))
+            first, second = next(server.stdout), next(server.stdout)
+            assert first.startswith("MLflow starts on ")
+            assert second.startswith("Open ")
+            errors.seek(0)
+            assert "Warning" not in errors.read()
+            address = second.split()[1]
             urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=60).close()
             yield address
         finally:
@@ -42,10 +52,11 @@ def shown(out: Path, name: str) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def sweeps(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[TrialRecord]]:
-    """A job of three sweeps, and the 200 trials of its first."""
+    """A job of three sweeps, beside one whose name begins as theirs, and the 200 trials of its first."""
     out = tmp_path_factory.mktemp("runs")
+    write_file(out / "demo", "all", None, [load_spec(family, demo=True) for family in FAMILIES])
+    mirrored_sweep(out, "transfer", "demo-other", 3)
     trials = [mirrored_sweep(out, family, f"demo-{family}", 200 if family == "transfer" else 12) for family in FAMILIES]
-    write_file(out / "demo", "all", None, [read_spec(out / f"demo-{family}") for family in FAMILIES])
     return out, trials[0]
 
 

@@ -9,8 +9,10 @@ import pytest
 from tracked import mirrored_sweep
 
 from sweeps.run.tracked import page_of
-from sweeps.spec.sweep_file import read_file
+from sweeps.spec.loading import load_spec
+from sweeps.spec.sweep_file import read_file, write_file
 from sweeps.tracking.store import check_tracking
+from sweeps.tracking.views import view_of
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,20 @@ def test_the_experiment_is_of_models_and_says_what_came_of_its_sweeps(out: Path)
     address = page_of(out, "mine", None)
     assert address == f"#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey={known}"
     assert client.get_experiment("1").tags == tags
+
+
+def test_a_job_is_found_by_its_id_alone(tmp_path: Path) -> None:
+    """Its view has the trials of its sweeps, also of those that ran before it, and of none whose name begins alike."""
+    specs = [load_spec(family, demo=True) for family in ("transfer", "retrieval")]
+    mirrored_sweep(tmp_path, "transfer", "demo-transfer", 2)
+    write_file(tmp_path / "demo", "all", None, specs)
+    for family, name in (("transfer", "demo-transfer"), ("retrieval", "demo-retrieval"), ("transfer", "demo-other")):
+        mirrored_sweep(tmp_path, family, name, 2)
+    client = check_tracking(None, tmp_path).client()
+    query = view_of(specs, "demo", read_file(tmp_path / "demo").id, is_job=True).query
+    found = client.search_runs([e.experiment_id for e in client.search_experiments()], query)
+    names = sorted(run.data.tags["carsweep.sweep_id"].rpartition("-")[0] for run in found)
+    assert names == ["demo-retrieval"] * 2 + ["demo-transfer"] * 2
 
 
 def test_a_sweep_without_a_saved_view_is_listed_with_the_address_of_its_runs(out: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import http.server
 import os
@@ -12,7 +13,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from helpers import free_port
 from tracked import all_runs_of, history, mirror_of, record, runs_of
 
 from carcls.export import load_export
+from sweeps.spec.loading import load_spec
+from sweeps.spec.sweep_file import read_file, write_file
 from sweeps.tracking.registry import TrialModel, load_model
 from sweeps.tracking.store import Tracking, check_tracking
 from sweeps.trial import TrialRecord
@@ -66,6 +69,7 @@ class Proxy(http.server.ThreadingHTTPServer):
     Attributes:
         answer: of the requests that change something, by their place in their order: ``pass``, ``500`` or ``drop``
             once the request was carried out, ``late`` for 6 s later.
+        login: user:password that it asks for; empty lets everybody in.
         spoiled, changes, requests: answers that did not pass; requests that change something; all there were.
     """
 
@@ -73,7 +77,7 @@ class Proxy(http.server.ThreadingHTTPServer):
 
     def __init__(self, port: int) -> None:
         super().__init__(("127.0.0.1", 0), _Forward)
-        self.behind, self.answer = port, passed
+        self.behind, self.answer, self.login = port, passed, ""
         self.spoiled = self.changes = self.requests = 0
         self.uri = f"http://127.0.0.1:{self.server_address[1]}"
 
@@ -93,6 +97,10 @@ class _Forward(http.server.BaseHTTPRequestHandler):
 
     def _pass_on(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        basic = f"Basic {base64.b64encode(self.server.login.encode()).decode()}"
+        if self.server.login and self.headers.get("Authorization") != basic:
+            self.send_error(401)
+            return
         with closing(http.client.HTTPConnection("127.0.0.1", self.server.behind, timeout=60)) as link:
             headers = {name: text for name, text in self.headers.items() if name.lower() != "host"}
             link.request(self.command, self.path, body, headers)
@@ -136,7 +144,7 @@ def one_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
 @pytest.fixture
 def proxy(one_proxy: Proxy) -> Proxy:
     """The proxy as each test finds it: all answers pass."""
-    one_proxy.answer = passed
+    one_proxy.answer, one_proxy.login = passed, ""
     return one_proxy
 
 
@@ -292,3 +300,22 @@ def test_a_mirror_of_what_is_in_line_asks_and_writes_nothing(proxy: Proxy, track
     assert again.flush()
     assert proxy.changes == before
     assert again.close("complete")
+
+
+def test_a_server_with_a_password_opens_the_saved_view(
+    proxy: Proxy, tracking: Tracking, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    """The address that is printed has the view and no password; without one the reason is told beside the address."""
+    experiment, with_password = tracking.experiment("transfer"), proxy.uri.replace("//", "//ann:s3cret@")
+    write_file(
+        tmp_path / "mine", "sweep", with_password, [load_spec("transfer", overrides={"name": "mine"}, demo=True)]
+    )
+    proxy.login, known = "ann:s3cret", read_file(tmp_path / "mine").id
+    server = f"The runs are on a tracking server: {proxy.uri}/"
+    code, out, err = run("ui", "mine", "--out", str(tmp_path), "--tracking-uri", with_password)
+    page = f"#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={known}"
+    assert (code, out, err) == (0, f"{server}{page}\n", "")
+    code, out, err = run("ui", "mine", "--out", str(tmp_path), "--tracking-uri", proxy.uri)
+    assert (code, out, "must accept these credentials" in err) == (0, f"{server}\n", True)
+    code, out, err = run("ui", "mine", "--out", str(tmp_path))
+    assert (code, out, "--tracking-uri must be given again" in err) == (2, "", True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from scipy.stats import binomtest
 from tracked import tracked_sweep
 
 from carcls.errors import InputError
+from carcls.evaluation.significance import wilson_interval
 from sweeps.tracking import promotion, registry
 from sweeps.tracking.gates import GATES, Contest, Gate
 from sweeps.tracking.names import PREDICTIONS
@@ -183,6 +185,23 @@ def test_versions_tested_on_different_images_are_not_compared(
     register(range(10), is_champion=True)
     register(range(0), **difference)
     assert "must be tested on the same images, got cars (test images" in refused(tracking).reason
+
+
+def test_a_registered_version_knows_the_champion_beside_it(tracking: Tracking, register: Register) -> None:
+    """Its score with the interval, and the paired difference on the same images or why there is none."""
+    first = register(range(20))
+    model = partial(TrialModel, tracking, "transfer", "s1")
+    assert model(0).find().champion is None
+    crown(tracking, first)
+    register(range(18, 28))
+    same, own = model(1).find().champion, model(0).find().champion
+    assert (same.version, same.accuracy, same.interval) == (first, 0.8, wilson_interval(80, IMAGES))
+    assert same.comparison.difference == pytest.approx(0.1)
+    assert (own.version, own.comparison, own.apart) == (first, None, "")
+    register(range(5), test_images="456")
+    other = model(2).find().champion
+    assert (other.accuracy, other.comparison) == (0.8, None)
+    assert other.apart == "it was tested on other images, of cars"
 
 
 def test_missing_predictions_are_refused(tracking: Tracking, register: Register, template: Path) -> None:

@@ -18,6 +18,7 @@ from sweeps.report.advice import advice_of
 from sweeps.report.facts import Facts
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.spec.loading import edit_spec
+from sweeps.text import out_words
 from sweeps.trial import TrialRecord
 
 SEARCH = {"dropout": {"low": 0.0, "high": 0.7}, "head_lr": {"low": 1e-4, "high": 1e-2, "log": True}}
@@ -98,6 +99,6 @@ def test_commands_name_the_folder_of_runs_unless_it_is_the_one_at_hand(
 ) -> None:
     """Another folder that is called ``runs`` as well is another folder."""
     elsewhere = replace(facts_of(drawn(0, 0.9)), folder=tmp_path / "runs" / "mine")
-    assert elsewhere.out_words == ["--out", str(tmp_path / "runs")]
+    assert out_words(elsewhere.out) == ["--out", str(tmp_path / "runs")]
     monkeypatch.chdir(tmp_path)
-    assert elsewhere.out_words == []
+    assert out_words(elsewhere.out) == []

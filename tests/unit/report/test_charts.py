@@ -221,7 +221,12 @@ def test_trials_lie_in_the_rows_of_their_processes() -> None:
         "b 2": [4],
     }
     found = chart(charts_part(facts_of(*trials)), "timeline")
-    assert table_of(found).rows == [("a GPU 0", "3", "38.0 s"), ("b 1", "1", "20.0 s"), ("b 2", "1", "3.0 s")]
+    assert table_of(found).rows == [
+        ("a GPU 0", "3", "38.0 s", "95%"),
+        ("b 1", "1", "20.0 s", "50%"),
+        ("b 2", "1", "3.0 s", "8%"),
+    ]
+    assert "trials ran in these 3 rows for 51% of the time" in " ".join(found.notes)
     (drawing,) = found.drawings
     widths = [float(re.findall("h([0-9.]+)v", marked(drawing, n).findall("path")[0].get("d", ""))[0]) for n in (0, 1)]
     assert widths[1] == pytest.approx(2 * widths[0], abs=0.1)

@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from helpers import ask, complete, study_spec, trial_record
 from reported import noisy_cars, write_sweep
 
 from carcls.errors import InputError
+from carcls.evaluation.significance import compare_hits
 from carcls.outcome import Measurement
 from carcls.stages import StageStore
 from sweeps.cli.report import report
@@ -28,6 +30,7 @@ from sweeps.report.facts import Facts
 from sweeps.report.page import write_report
 from sweeps.report.verdict import verdict_of
 from sweeps.results.leaderboard import Leaderboard
+from sweeps.results.result import Champion, SweepResult
 from sweeps.run.comparison import side_by_side
 from sweeps.run.reporting import leave_report
 from sweeps.run.session import repeats_wanted
@@ -35,7 +38,7 @@ from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import write_file
 from sweeps.study.records import read_history
 from sweeps.study.study import Study
-from sweeps.text import money_text
+from sweeps.text import money_text, percent
 
 HOSTILE = '"><img src=x onerror=alert(1)></script><script>alert(2)</script>'
 
@@ -126,6 +129,36 @@ def test_the_luck_of_a_choice_counts_all_that_were_chosen_among() -> None:
     # The mean of the largest of 5 is 1.163 deviations; two that answer independently disagree on 2 x 0.2 x 0.8.
     assert f"up to {100 * 1.163 * (0.32 / 200) ** 0.5:.1f} points better" in said
     assert "Chosen as the best" not in " ".join(verdict_of(other).belief)
+
+
+@pytest.mark.parametrize(
+    ("champion", "note"),
+    [
+        (
+            Champion("1", 0.5, (0.4, 0.6), apart="it was tested on other images, of demo"),
+            "it was tested on other images",
+        ),
+        (Champion("1", 0.5, (0.4, 0.6), compare_hits(np.arange(40) < 30, np.arange(40) < 20)), "+25.0 points (95% +14"),
+        (Champion("1", 0.5, (0.4, 0.6), compare_hits(np.arange(40) < 20, np.arange(40) < 30)), "-25.0 points (95% -40"),
+        (Champion("3", 0.5, (0.4, 0.6)), "this winner is it"),
+        (Champion("1", apart="its answers are missing"), "not comparable: its answers are missing"),
+    ],
+    ids=["other images", "better", "worse", "the winner", "unknown"],
+)
+def test_the_champion_stands_beside_the_winner(ended: Facts, champion: Champion, note: str) -> None:
+    """With score and interval, and the difference or why there is none; nothing of it is asked of MLflow."""
+    assert ended.result is not None
+    assert ended.result.registered is not None
+    registered = replace(ended.result.registered, champion=champion)
+    read = SweepResult.from_dict(json.loads(json.dumps(replace(ended.result, registered=registered).as_dict())))
+    figure = verdict_of(replace(ended, result=read)).figures[-1]
+    assert (figure.label, figure.value) == ("The family's champion", percent(champion.accuracy))
+    where = "its own" if champion.apart else "the"
+    assert figure.note.startswith(f"carsweep-transfer {champion.version}, on {where} test images")
+    assert ("95% interval 40.0% to 60.0%" in figure.note) == (champion.interval is not None)
+    assert note in figure.note
+    asks = any("promote" in one.command for one in advice_of(replace(ended, result=read)))
+    assert asks == ("+25.0" in note)
 
 
 def test_a_job_says_which_of_its_sweeps_have_not_begun(tmp_path: Path) -> None:
@@ -298,7 +331,7 @@ def test_a_report_that_fails_costs_one_sentence(tmp_path: Path) -> None:
     leave_report(tmp_path, "gone", ["gone"], told.append)
     (sentence,) = told
     assert sentence.startswith("The report could not be written (")
-    assert sentence.endswith("To write it: carsweep report gone")
+    assert sentence.endswith(f"To write it: carsweep report gone --out {tmp_path}")
 
 
 def spec_of_command(command: str) -> SweepSpec:

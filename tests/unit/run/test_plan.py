@@ -162,7 +162,7 @@ def test_lines_say_what_is_run_shared_and_guessed():
     assert "Trials: 1 (1 documented experiment)\n  transfer/frozen, as documented\n" in text
     assert "A rough estimate: expect half to twice of it." in text
     assert "The limit of 0.5 hours comes first" in plan_of(hours=0.5).lines()[-1]
-    assert "limit" not in plan_of(hours=500.0).lines()[-1]
+    assert plan_of(hours=500.0).lines()[-1].endswith("half to twice of it. No new trial starts after 500 hours.")
 
 
 def test_plan_is_plain_json_and_the_same_every_time():

@@ -9,13 +9,15 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import parse_qs
 
+import numpy as np
 import pytest
 from helpers import study_spec
 from tracked import record
 
+from carcls.evaluation.metrics import classification_metrics, retrieval_metrics
 from sweeps.spec.loading import load_spec
 from sweeps.tracking.provenance import code_tags, packages
-from sweeps.tracking.updates import Ways, update_of
+from sweeps.tracking.updates import Ways, logged, update_of
 from sweeps.tracking.views import view_of
 from sweeps.tracking.words import SweepLine, best_derived, experiment_text, trial_text
 from sweeps.trial import TrialRecord
@@ -33,7 +35,7 @@ def state_in(tag: dict[str, str]) -> tuple[str, dict[str, Any]]:
 
 def test_a_saved_view_sorts_by_the_score_and_shows_what_is_searched() -> None:
     """It has the sweep's runs alone, best first; a column for each metric and searched setting; curves come first."""
-    name, state = state_in(view_of({"mine-12": study_spec()}, "mine").tag(1000))
+    name, state = state_in(view_of([study_spec()], "mine", "mine-12").tag(1000))
     assert name == "mlflow.sharedViewState.mine-12"
     assert state["searchFilter"] == "tags.`carsweep.sweep_id` = 'mine-12'"
     assert (state["orderByKey"], state["orderByAsc"]) == ("metrics.`val_accuracy`", False)
@@ -44,24 +46,24 @@ def test_a_saved_view_sorts_by_the_score_and_shows_what_is_searched() -> None:
 
 def test_a_sweep_after_a_loss_has_the_lowest_first() -> None:
     """The objective that decides is the first column, and less is better in a loss."""
-    state = view_of({"a": study_spec(objectives=("loss",), constraints=())}, "mine").state()
+    state = view_of([study_spec(objectives=("loss",), constraints=())], "mine", "a").state()
     assert (state["orderByKey"], state["orderByAsc"]) == ("metrics.`val_loss`", True)
     assert state["selectedColumns"][:2] == ["metrics.`val_loss`", "metrics.`val_accuracy`"]
 
 
 def test_the_address_opens_the_view_or_says_what_it_would() -> None:
     """Where the view cannot be saved, the address itself filters and sorts; a job's page has all experiments."""
-    view = view_of({"a-1": study_spec()}, "mine")
+    view = view_of([study_spec()], "mine", "a-1")
     asked = parse_qs(view.address(["3"], saved=True).partition("?")[2])
     assert asked == {"workflowType": ["machine_learning"], "viewStateShareKey": ["a-1"]}
     plain = view.address(["3"], saved=False)
     assert plain.startswith("#/experiments/3/runs?")
     assert parse_qs(plain.partition("?")[2])["searchFilter"] == ["tags.`carsweep.sweep_id` = 'a-1'"]
-    both = view_of({f"mine-{name}": load_spec(name, demo=True) for name in ("transfer", "retrieval")}, "mine")
+    both = view_of([load_spec(name, demo=True) for name in ("transfer", "retrieval")], "mine", "m-2", is_job=True)
     job = both.address(["3", "4"], saved=False)
     assert job.startswith("#/compare-experiments/s?")
     assert json.loads(parse_qs(job.partition("?")[2])["experiments"][0]) == ["3", "4"]
-    assert "LIKE 'mine-%'" in both.query
+    assert both.query == "tags.`carsweep.job` = 'm-2'"
     assert {"params.`dropout`", "params.`k`", "metrics.`val_top5`", "metrics.`val_map_at_r`"} <= set(
         both.state()["selectedColumns"]
     )
@@ -77,6 +79,24 @@ def test_parameters_are_what_tells_a_trial_from_others() -> None:
     ]
     assert "head_lr: 0.00123456\n" in text
     assert "epochs: 2\n" in text
+
+
+def test_no_metric_is_logged_under_two_names() -> None:
+    """Of all that validation and test images are measured by, no two numbers are equal for all answers."""
+    draw, classes = np.random.default_rng(0), 7
+    gallery, labels = draw.integers(0, classes, 90), draw.choice(classes, 60, p=np.arange(1, 8) / 28)
+    logits = draw.normal(size=(60, classes)).astype(np.float32)
+    logits[np.arange(60), labels] += 1
+    near = np.array([np.argsort(gallery != label, kind="stable") for label in labels])
+    near = np.array([np.where(draw.random(90) < 0.7, row, draw.permutation(90)) for row in near])
+    for prefix in ("val_", "test_"):
+        measured = classification_metrics(logits, labels, prefix=prefix)
+        measured |= retrieval_metrics(near, labels, gallery, prefix=prefix)
+        said = logged({**measured, f"{prefix}fit_seconds": 1.0, f"{prefix}predict_seconds": 2.0})
+        assert len({round(value, 6) for value in said.values()}) == len(said)
+        assert {name.removeprefix(prefix) for name in said} == {
+            *("accuracy", "f1", "loss", "top5", "recall_at_1", "recall_at_5", "map_at_r", "r_precision")
+        }
 
 
 def derived(number: int, accuracy: float, **config: Any) -> TrialRecord:
