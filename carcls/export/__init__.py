@@ -1,8 +1,8 @@
 """The folder that a trained model is served from: images in, class names and probabilities out.
 
 ``model.safetensors`` holds every tensor of the network, ``gallery.safetensors`` those of the gallery where the model
-answers by its neighbours, and ``model.json`` the rest, checksums among it. Loading runs no code from the folder and
-needs neither pretrained weights nor the internet.
+answers by its neighbours, ``thumbnails.safetensors`` small pictures of it, and ``model.json`` the rest, checksums among
+it. Loading runs no code from the folder and needs neither pretrained weights nor the internet.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from carcls.disk import damage_of, describe, replacing
 from carcls.errors import InputError
 from carcls.export.engines import TorchEngine
 from carcls.export.predictors import Prediction, Predictor
+from carcls.export.thumbnails import THUMBNAILS_NAME, write_thumbnails
 from carcls.models.classifier import Classifier, build_network
 from carcls.neighbours.gallery import Gallery
 from carcls.neighbours.whitening import Projection
@@ -45,6 +46,7 @@ def write_export(
     margin: float,
     details: Mapping[str, Any] | None = None,
     gallery: Gallery | None = None,
+    thumbnails: Sequence[bytes] = (),
 ) -> None:
     """Write ``classifier`` into ``folder``, which is made when missing; an older export there is replaced.
 
@@ -54,11 +56,12 @@ def write_export(
         margin: around the box, as a fraction of its sides, in the crops it was trained on; for the reader's knowledge.
         details: anything JSON holds, such as the trial's settings and metrics.
         gallery: with its images, where the model answers by its neighbours.
+        thumbnails: JPEGs of these images, [g]; none where nobody is to see them.
     """
     assert len(classes) == classifier.head.out_features
     folder.mkdir(parents=True, exist_ok=True)
     # The description comes last and goes first: a folder with one is whole.
-    for name in (DESCRIPTION_NAME, GALLERY_NAME):
+    for name in (DESCRIPTION_NAME, GALLERY_NAME, THUMBNAILS_NAME):
         (folder / name).unlink(missing_ok=True)
     files, how_asked = {WEIGHTS_NAME: dict(classifier.state_dict())}, {}
     if gallery is not None:
@@ -71,6 +74,12 @@ def write_export(
     for name, tensors in files.items():
         with replacing(folder / name) as temporary:
             save_file({key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}, temporary)
+    written = [*files]
+    if thumbnails:
+        assert gallery is not None
+        assert len(thumbnails) == len(gallery.images)
+        write_thumbnails(folder, thumbnails)
+        written.append(THUMBNAILS_NAME)
     write_json(
         folder / DESCRIPTION_NAME,
         {
@@ -85,7 +94,7 @@ def write_export(
             "preprocessing": "RGB, upright, squashed to image_size × image_size (bicubic), / 255, - mean, / std",
             "margin": margin,
             "details": dict(details or {}),
-            "files": {name: describe(folder / name) for name in files},
+            "files": {name: describe(folder / name) for name in written},
             **how_asked,
         },
     )
@@ -113,7 +122,7 @@ def load_export(folder: str | Path, device: torch.device | None = None) -> Predi
             gallery = _read_gallery(folder / GALLERY_NAME, description["gallery"])
             gallery.require_whole(classifier.backbone.embedding, len(classes))
         pooling = gallery.config.pooling if gallery else None
-        return Predictor(TorchEngine(classifier, size, pooling, device), classes, size, gallery)
+        return Predictor(TorchEngine(classifier, size, pooling, device), classes, size, gallery, folder)
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         raise InputError(
             f"{str(folder)!r} must hold the whole model that its {DESCRIPTION_NAME} describes. Export it again."

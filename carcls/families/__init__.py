@@ -135,7 +135,7 @@ def evaluate_on_test(
     rows, labels = data.splits.test, data.labels[data.splits.test]
     with TemporaryDirectory() as passing, memory_errors_named(config):
         place = folder or Path(passing)
-        gallery = _export(config, data, stages, model, place, details)
+        gallery = _export(config, data, stages, model, place, details, shown=folder is not None)
         predicted, probabilities, metrics = answer_test(place, data, stages, gallery)
     if predictions is not None:
         save_predictions(predictions, rows, labels, predicted, probabilities)
@@ -161,11 +161,24 @@ def _export(
     model: str,
     folder: Path,
     details: Mapping[str, Any] | None,
+    shown: bool = True,
 ) -> Gallery | None:
+    """Write the export, with thumbnails of its gallery if people are to be shown them; return the gallery."""
     from carcls.export import write_export
+    from carcls.families.thumbnails import make_thumbnail
 
     classifier, gallery = _trial(config, data, stages).exported(model)
-    write_export(folder, classifier, config, classes=data.classes, margin=data.margin, details=details, gallery=gallery)
+    rows = data.splits.train.tolist() if gallery and shown else []  # the images of every gallery
+    write_export(
+        folder,
+        classifier,
+        config,
+        classes=data.classes,
+        margin=data.margin,
+        details=details,
+        gallery=gallery,
+        thumbnails=[make_thumbnail(data, stages, row, config.image_size) for row in rows],
+    )
     return gallery
 
 
