@@ -2,6 +2,7 @@
 
 FACE = {
     "compat": ("PAGES", "pages_server", "remove_files"),
+    "models": ("FoundModel", "export_at", "find_model"),
     "mirror": ("Mirror", "mirror_of"),
     "promotion": ("Promotion", "promote"),
     "registry": ("TrialModel", "held_versions", "load_model"),
