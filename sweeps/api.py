@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from html import escape
@@ -131,8 +132,7 @@ def _plain_values(given: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(search, Mapping):
         ordered = {name: sorted(d, key=repr) if isinstance(d, set | frozenset) else d for name, d in search.items()}
         given = {**given, "search": ordered}
-    values: dict[str, Any] = to_jsonable_python(given, fallback=_plain)
-    return values
+    return dict(to_jsonable_python(given, fallback=_plain))
 
 
 def _plain(value: Any) -> Any:
@@ -147,19 +147,16 @@ def _run(command: Command, quiet: bool) -> None:
     from sweeps.run.several import run_sweeps
 
     _require_text("notify", command.notify or "")
-    console, is_whole = progress_console(quiet=quiet), False
-    try:
-        with interruptible():
-            view = partial(open_view, console=console, stages=command.root / "stages")
-            outcome = run_sweeps(command, view, partial(say, console))
-            is_whole = outcome is not None and not outcome.interrupted
-            if not is_whole:
-                raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        begun = [repr(spec.name) for spec in command.specs if is_sweep(command.root / str(spec.name))]
-        what = f" What there is: load_sweep({'), load_sweep('.join(begun)})." if begun else ""
-        say(console, f"Interrupted.{what} To go on: name={command.name!r}.")
-        raise
+    console, outcome = progress_console(quiet=quiet), None
+    with suppress(KeyboardInterrupt), interruptible():
+        view = partial(open_view, console=console, stages=command.root / "stages")
+        outcome = run_sweeps(command, view, partial(say, console))
+    if outcome is None or outcome.interrupted:
+        begun = ", ".join(
+            f"load_sweep({one.name!r})" for one in command.specs if is_sweep(command.root / str(one.name))
+        )
+        say(console, f"Interrupted. What there is: {begun or 'nothing yet'}. To go on: name={command.name!r}.")
+        raise KeyboardInterrupt
 
 
 def _dtype(values: Sequence[Any]) -> str:

@@ -69,7 +69,7 @@ class SweepView:
     def close(self) -> None:
         """Leave the terminal as it was found; the last picture stays, if there were trials."""
         self._machine.stop()
-        self.state = replace(self._drawn(), is_over=True)
+        self.state = replace(self._drawn() if self._live else self.now(), is_over=True)
         if self._live:
             self._live.transient = self.state.status is None
             self._live.stop()
@@ -88,12 +88,8 @@ class SweepView:
         if state.status is None or state.is_over:
             return state
         with suppress(OSError, InputError):  # the journal is gone: whoever writes to it says so
-            self._facts = {
-                number: known[number]
-                if number in known and known[number].record is record
-                else facts_of(record, state.spec)
-                for number, record in dict(state.status.records).items()  # a copy, since trials go on meanwhile
-            }
+            records = dict(state.status.records)  # a copy, since trials go on meanwhile
+            self._facts = {n: facts_of(record, state.spec, known.get(n)) for n, record in records.items()}
         return replace(state, facts=self._facts)
 
     def note(self, text: str) -> None:

@@ -180,15 +180,13 @@ class RaySession:
                         os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
                     self._folder = _make_folder()
                     machine = self._machine or this_machine()
-                    try:
-                        self._servers.start(self._folder, machine, preload=preload, processes=processes)
-                    except Exception as error:  # whatever Ray calls it: it gives its servers half a minute
-                        raise SweepStopped(
-                            f"Ray did not start on this machine ({_said(error)}): perhaps it is too busy, or has too "
-                            "little memory."
-                        ) from error
-        except Exception as error:
+                    self._servers.start(self._folder, machine, preload=preload, processes=processes)
+        except InputError as error:
             ready.set_exception(error)
+            return
+        except Exception as error:  # whatever Ray calls it; it gives its servers half a minute
+            why = f"({' '.join(str(error).split())[:200]}): perhaps it is too busy, or has too little memory."
+            ready.set_exception(SweepStopped(f"Ray did not start on this machine {why}"))
             return
         ready.set_result(None)
         self._over.wait()  # Linux kills Ray's processes with the thread that started them
@@ -218,14 +216,9 @@ def _join(address: str) -> None:
         ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:
         raise InputError(
-            f"--address must be of a Ray cluster that this machine can join, got {address!r}: {_said(error)}. "
-            "Start one with ray start --head, or leave --address out."
+            f"--address must be of a Ray cluster that this machine can join, got {address!r}: "
+            f"{' '.join(str(error).split())[:300]} Start one with ray start --head, or leave --address out."
         ) from None
-
-
-def _said(error: Exception) -> str:
-    """Return the first line of what Ray says, which may be long, or may be nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200].rstrip(".")
 
 
 def _shut_down() -> None:
