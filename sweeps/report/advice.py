@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from carcls.errors import SpecError
+from carcls.evaluation.significance import LEVEL
 from sweeps.failures import NO_FAULT, POLICIES
 from sweeps.report.facts import Facts
 from sweeps.results.leaderboard import Row
@@ -38,15 +39,8 @@ class Suggestion:
 
 def advice_of(facts: Facts) -> list[Suggestion]:
     """Return what the sweep's own numbers suggest to try, the surest first."""
-    return [
-        *_unfinished(facts),
-        *_failing(facts),
-        *_seeds(facts),
-        *_edges(facts),
-        *_climbing(facts),
-        *_more(facts),
-        *_promote(facts),
-    ]
+    rules = (_unfinished, _failing, _seeds, _edges, _climbing, _more, _promote)
+    return [found for rule in rules for found in rule(facts)]
 
 
 def _resume(facts: Facts, *words: str) -> str:
@@ -163,12 +157,11 @@ def _more(facts: Facts) -> Iterator[Suggestion]:
 
 def _promote(facts: Facts) -> Iterator[Suggestion]:
     model = facts.ended and facts.ended.registered
-    if model and model.alias and (model.champion is None or model.champion.version != model.version):
-        why = (
-            f"{model} is the {model.alias}; promote tells, by a paired test on the same images, whether it may be more."
-        )
-        yield Suggestion(
-            "Ask whether it may be the champion",
-            why,
-            command_text("promote", facts.spec.family, "--dry-run", out=facts.out),
-        )
+    if not model or not model.alias:
+        return
+    # Where promote would refuse or has nothing to do, the figures say why.
+    its, pair = model.champion, model.champion.comparison if model.champion else None
+    if its is None or (pair is not None and not (pair.difference < 0 and pair.p_value <= LEVEL)):
+        why = f"{model} is the {model.alias}; this judges whether it may be champion, and changes nothing."
+        command = command_text("promote", facts.spec.family, "--dry-run", out=facts.out)
+        yield Suggestion("Ask whether it may be champion", why, command)

@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from carcls.errors import InputError, TrialFailure
 from carcls.evaluation.calibration import Calibration, ConfidenceBin, calibration
 from carcls.evaluation.confusion import Cell, ClassScore, ConfusedPair, class_scores, confused_pairs, count_answers
 from carcls.evaluation.grouping import GroupScore, car_groups, group_scores
-from carcls.evaluation.predictions import StoredPredictions, read_predictions, read_probabilities
+from carcls.evaluation.predictions import StoredPredictions, read_probabilities
 from carcls.evaluation.significance import Proportion
-from sweeps.report.mistakes import Mistake, answers_file, has_nearest, read_nearest, worst_mistakes
+from sweeps.report.mistakes import Mistake, answers_file, has_nearest, read_nearest, stored_answers, worst_mistakes
 from sweeps.report.pictures import pictures_of
 from sweeps.results.result import TEST_PREDICTIONS
 from sweeps.text import command_text
@@ -145,7 +144,7 @@ def answers_part(facts: Facts, compute: Compute | None = None) -> AnswersPart | 
         return None
     missing, near = _look(facts, data, record, compute), read_nearest(data, facts.stages, record)
     path = answers_file(facts.stages, record)
-    stored = _read(path, data, data.splits.validation)
+    stored = stored_answers(path, data, data.splits.validation)
     if stored is None:
         return None
     mistakes = worst_mistakes(path, data, near)
@@ -200,22 +199,12 @@ def _look(facts: Facts, data: Dataset, record: TrialRecord, compute: Compute | N
     return ""
 
 
-def _read(path: Path, data: Dataset, rows: NDArray[np.int64]) -> StoredPredictions | None:
-    """Return the answers in a file; None where it is gone, or damaged, or of other images than these rows."""
-    try:
-        stored = read_predictions(path)
-    except InputError:
-        return None
-    same = np.array_equal(stored.rows, rows) and np.array_equal(stored.labels, data.labels[rows])
-    return stored if same and 0 <= stored.predicted.min() <= stored.predicted.max() < len(data.classes) else None
-
-
 def _test_answers(facts: Facts, data: Dataset, record: TrialRecord) -> tuple[Answers | None, str]:
     """Return the answers of the sweep's test evaluation, and why there are none."""
     result, path = facts.result, facts.folder / TEST_PREDICTIONS
     if result is None or result.test is None or result.winner != record.number:
         return None, "The test images are answered once, by the winner, when the sweep is over."
-    stored, told = _read(path, data, data.splits.test), result.tested()
+    stored, told = stored_answers(path, data, data.splits.test), result.tested()
     if stored is None or told is None or abs(stored.accuracy - told) > _ROUNDING:
         return None, "The answers that gave the test score are not kept any more."
     return _answers_of("test", stored, path, data.classes), ""

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree.ElementTree import Element
 
-from sweeps.report.bars import draw_importance
 from sweeps.report.cast import Cast
 from sweeps.report.curves import draw_curves, points_of, rung_counts, step_of
 from sweeps.report.facts import Facts
-from sweeps.report.front import draw_front, measured
-from sweeps.report.slices import draw_parallel, draw_slice, judged
-from sweeps.report.svg import legend, node, side_by_side, written
+from sweeps.report.slices import draw_front, draw_parallel, draw_slice, judged, measured
+from sweeps.report.svg import drawing, legend, node, shortened, side_by_side, text, written
 from sweeps.report.timeline import MOST_ROWS, bars_of, draw_timeline, rows_of
 from sweeps.text import DASH, Grid, duration, percent, plural, settings_text
 
 if TYPE_CHECKING:
-    from sweeps.study.importance import Importances
+    from sweeps.study.importance import Importance, Importances
+
+# Of the bars of importances, in pixels.
+ROW = 34.0
+LEFT, RIGHT, TOP = 164.0, 430.0, 26.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +114,7 @@ def _importance(facts: Facts, cast: Cast) -> Chart:
         for one in found.settings
     ]
     table = Grid(("setting", "PED-ANOVA", "f-ANOVA", "rests on trials", "remark"), rows, ("setting", "remark"))
-    return Chart("importance", title, (draw_importance(rated),), _notes_on_importance(found), table)
+    return Chart("importance", title, (_bars(rated),), _notes_on_importance(found), table)
 
 
 def _why_none(found: Importances) -> str:
@@ -143,6 +145,27 @@ def _notes_on_importance(found: Importances) -> tuple[str, ...]:
     if found.thinned:
         notes.append(f"{plural(found.thinned, 'more trial')} left out, by lot, to save time.")
     return tuple(notes)
+
+
+def _bars(settings: Sequence[Importance]) -> Element:
+    """Return the drawing of settings with shares, at least one; all bars have one scale, from 0 to the greatest."""
+    most = max(max(one.ped_anova or 0.0, one.f_anova or 0.0) for one in settings)
+    inside = [_bar("ped", LEFT, 4.0, 20), text(LEFT + 26, 13, "PED-ANOVA")]
+    inside += [_bar("fan", LEFT + 120, 4.0, 20), text(LEFT + 146, 13, "f-ANOVA")]
+    for place, one in enumerate(settings):
+        y = TOP + place * ROW
+        inside.append(text(LEFT - 8, y + 17, shortened(one.setting + "*" * one.conditional, LEFT - 8), "end"))
+        for below, kind, share in ((4.0, "ped", one.ped_anova), (17.0, "fan", one.f_anova)):
+            if share is not None:
+                width = share / most * (RIGHT - LEFT)
+                bar = _bar(kind, LEFT, y + below, width)
+                inside += [bar, text(LEFT + width + 5, y + below + 9, percent(share), "small")]
+    words = f"Importance of {len(settings)} settings by PED-ANOVA and f-ANOVA."
+    return drawing(480.0, TOP + ROW * len(settings) + 6, words, *inside)
+
+
+def _bar(kind: str, x: float, y: float, width: float) -> Element:
+    return node("rect", {"class": kind, "x": x, "y": y, "width": width, "height": 10.0})
 
 
 def _slices(facts: Facts, cast: Cast) -> Chart:

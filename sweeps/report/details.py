@@ -49,16 +49,8 @@ class Detail:
 
 def details_of(facts: Facts) -> list[Detail]:
     """Return the parts that the sweep has something for, in their order."""
-    found = (
-        _confirmed(facts),
-        _tests(facts),
-        _failures(facts),
-        _cost(facts),
-        _data(facts),
-        _changes(facts),
-        _environment(facts),
-    )
-    return [detail for detail in found if detail.lines or detail.table]
+    parts = (_confirmed, _tests, _failures, _cost, _data, _changes, _environment)
+    return [found for part in parts if (found := part(facts)).lines or found.table]
 
 
 def _confirmed(facts: Facts) -> Detail:
@@ -78,9 +70,8 @@ def _tests(facts: Facts) -> Detail:
             rows.append([said.name, documented, accuracy, percent_range(test.interval), str(test.images)])
     words = ["experiment", "documented", "test accuracy", "95% interval", "test images"]
     lines = (f"~: rounded. {LEAK_MARK}: measured on images whose like had been trained on.",) if rows else ()
-    return Detail(
-        "tests", "Documented experiments on the test images", lines, Grid(words, rows, words[:1]) if rows else None
-    )
+    table = Grid(words, rows, words[:1]) if rows else None
+    return Detail("tests", "Documented experiments on the test images", lines, table)
 
 
 def _failures(facts: Facts) -> Detail:
@@ -94,12 +85,8 @@ def _failures(facts: Facts) -> Detail:
     words = ["kind", "trials", "what helps"]
     lines = [f"Trial {trial.number}: {trial.reason}" for trial in failed[:_MOST]]
     more = [f"… and {len(failed) - _MOST} more."] if len(failed) > _MOST else []
-    return Detail(
-        "failures",
-        "Failures",
-        (*lines, *more),
-        Grid(["kind", "count", "trials", "what helps"], rows, words) if rows else None,
-    )
+    table = Grid(["kind", "count", "trials", "what helps"], rows, words) if rows else None
+    return Detail("failures", "Failures", (*lines, *more), table)
 
 
 def _listed(numbers: list[int]) -> str:

@@ -10,10 +10,8 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from carcls.errors import InputError, TrialFailure
-from carcls.evaluation.predictions import read_predictions
 from sweeps.report.facts import Facts
-from sweeps.report.mistakes import answers_file
+from sweeps.report.mistakes import answers_file, stored_answers
 from sweeps.trial import TrialRecord
 
 # So many of the best networks say how often two of them disagree.
@@ -25,11 +23,9 @@ def hits_of(facts: Facts, record: TrialRecord) -> NDArray[np.bool_] | None:
     """Return which validation images a trial has right, bool [n], by its stored answers; None where there are none."""
     if facts.dataset is None or not record.model:
         return None
-    try:
-        answers = read_predictions(answers_file(facts.stages, record))
-    except (InputError, TrialFailure, OSError):
-        return None
-    return answers.hits if np.array_equal(answers.rows, facts.dataset.splits.validation) else None
+    path = answers_file(facts.stages, record)
+    answers = stored_answers(path, facts.dataset, facts.dataset.splits.validation)
+    return None if answers is None else answers.hits
 
 
 def expected_maximum(count: int) -> float:

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from carcls.evaluation.predictions import read_predictions, read_probabilities
+from carcls.errors import InputError
+from carcls.evaluation.predictions import StoredPredictions, read_predictions, read_probabilities
 from carcls.families.votes import kept_answers
 from carcls.stages import write_json
 
@@ -79,6 +81,16 @@ def answers_file(stages: StageStore, record: TrialRecord) -> Path:
     if record.predictions:
         return stages.root / record.predictions
     return kept_answers(record.trial_config, stages, stages.root / record.model)
+
+
+def stored_answers(path: Path, data: Dataset, rows: NDArray[np.int64]) -> StoredPredictions | None:
+    """Return the answers in a file; None where it is gone, or damaged, or of other images than these rows."""
+    try:
+        stored = read_predictions(path)
+    except InputError:
+        return None
+    same = np.array_equal(stored.rows, rows) and np.array_equal(stored.labels, data.labels[rows])
+    return stored if same and 0 <= stored.predicted.min() <= stored.predicted.max() < len(data.classes) else None
 
 
 def has_nearest(data: Dataset, stages: StageStore, record: TrialRecord) -> bool:

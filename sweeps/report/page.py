@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,22 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carcls.stages import write_text
-from sweeps.report.advice import Suggestion, advice_of
-from sweeps.report.answers import AnswersPart, Compute, answers_part, confusion_csv, why_no_answers
-from sweeps.report.charts import ChartsPart, charts_part
-from sweeps.report.details import Detail, details_of
+from sweeps.report.advice import advice_of
+from sweeps.report.answers import Compute, answers_part, confusion_csv, why_no_answers
+from sweeps.report.charts import charts_part
+from sweeps.report.details import details_of
 from sweeps.report.facts import Facts, read_facts
-from sweeps.report.rows import ReportBoard, board_of
-from sweeps.report.verdict import Verdict, verdict_of
-from sweeps.text import Grid, counts_text, markdown_table, plural
+from sweeps.report.markdown import markdown_of
+from sweeps.report.rows import board_of
+from sweeps.report.verdict import verdict_of
+from sweeps.text import Grid, counts_text, plural
 
 if TYPE_CHECKING:
-    from jinja2 import Environment
+    from jinja2 import Template
 
 REPORT, CURVES = "report.html", "curves"
 _PAGES = Path(__file__).parent / "pages"
-# What Markdown would take for markup.
-_MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +38,19 @@ class SideBySide:
     lines: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
 class SweepReport:
     """What a page tells of one sweep.
 
-    Attributes:
+    Args:
         id: what the addresses of its sections begin with, unlike another sweep's on the page.
         facts: of the sweep.
-        verdict, advice, board, charts, answers, details: as they follow from the facts.
+        compute: as ``write_report``.
     """
 
-    id: str
-    facts: Facts
-    verdict: Verdict
-    advice: list[Suggestion]
-    board: ReportBoard
-    charts: ChartsPart
-    answers: AnswersPart | None
-    details: list[Detail]
+    def __init__(self, id: str, facts: Facts, compute: Compute | None) -> None:  # noqa: A002 - as HTML calls it
+        self.id, self.facts, self.verdict = id, facts, verdict_of(facts)
+        self.advice, self.board, self.charts = advice_of(facts), board_of(facts), charts_part(facts)
+        self.answers, self.details = answers_part(facts, compute), details_of(facts)
 
     @property
     def about(self) -> str:
@@ -70,8 +63,7 @@ class SweepReport:
     @property
     def winner(self) -> int | None:
         """Number of the trial that leads, as the leaderboard has it."""
-        best, confirmed = self.facts.board.best, self.facts.board.best_confirmed
-        leading = confirmed or best
+        leading = self.facts.board.best_confirmed or self.facts.board.best
         return leading.number if leading else None
 
     @property
@@ -135,9 +127,9 @@ def write_report(
         InputError: a file of a sweep is damaged.
         OSError: the page cannot be written.
     """
-    reports = tuple(_report(f"s{place}", read_facts(folder), compute) for place, folder in enumerate(folders, 1))
+    reports = tuple(SweepReport(f"s{place}", read_facts(folder), compute) for place, folder in enumerate(folders, 1))
     page = ReportPage(title, reports, tuple(compared), tuple(others))
-    text = _markdown(page) if markdown else _html(page)
+    text = markdown_of(page) if markdown else _html(page)
     if path is not None:
         write_text(path, text)
     if parts is not None:
@@ -153,52 +145,20 @@ def _parts(report: SweepReport) -> Iterator[tuple[str, str]]:
         yield "confusion.csv", confusion_csv(report.answers.validation)
 
 
-def _report(name: str, facts: Facts, compute: Compute | None) -> SweepReport:
-    return SweepReport(
-        name,
-        facts,
-        verdict_of(facts),
-        advice_of(facts),
-        board_of(facts),
-        charts_part(facts),
-        answers_part(facts, compute),
-        details_of(facts),
-    )
-
-
 def _html(page: ReportPage) -> str:
     """Return the page; its policy lets nothing be fetched, and no script run but its own."""
     style, script = "\n".join(_read("*.css")), "\n".join(_read("*.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return _templates().get_template("report.html.j2").render(page=page, style=style, script=script, digest=digest)
-
-
-def _markdown(page: ReportPage) -> str:
-    return _templates().get_template("report.md.j2").render(page=page)
+    return _template().render(page=page, style=style, script=script, digest=digest)
 
 
 @cache
-def _templates() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+def _template() -> Template:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    made = Environment(
-        loader=FileSystemLoader(_PAGES),
-        autoescape=select_autoescape(["html.j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    made.filters["md"], made.filters["table"] = _plain, _table
-    return made
-
-
-def _plain(value: object) -> str:
-    """Return a text so that Markdown shows it as it is, in one line."""
-    return _MARKUP.sub(r"\\\1", " ".join(str(value).split()))
-
-
-def _table(grid: Grid) -> str:
-    return markdown_table(Grid([*map(_plain, grid.header or ())], [[*map(_plain, row)] for row in grid.rows]))
+    files = FileSystemLoader(_PAGES)
+    made = Environment(loader=files, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return made.get_template("report.html.j2")
 
 
 def _read(pattern: str) -> list[str]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +10,7 @@ from carcls.config import TrialConfig
 from sweeps.report.facts import Facts
 from sweeps.results.leaderboard import COLUMNS, Row, varying_settings
 from sweeps.spec.loading import load_spec
-from sweeps.text import DASH, Column, Grid, out_words
+from sweeps.text import DASH, Column, Grid, command_text
 from sweeps.trial import TrialRecord
 
 # A page has so many rows at most; the others are in leaderboard.json.
@@ -66,19 +65,9 @@ class ReportBoard:
     same: tuple[str, ...] = ()
 
     @property
-    def siblings(self) -> int:
-        """Rows that are hidden until they are asked for."""
-        return sum(row.is_sibling for row in self.rows)
-
-    @property
     def grid(self) -> Grid:
         """The rows without siblings as a table of texts."""
         return Grid(self.titles, [[cell.text for cell in row.cells] for row in self.rows if not row.is_sibling])
-
-    @property
-    def statuses(self) -> tuple[str, ...]:
-        """Those that trials have, in their order."""
-        return tuple(dict.fromkeys(row.status for row in self.rows))
 
 
 def board_of(facts: Facts) -> ReportBoard:
@@ -87,7 +76,7 @@ def board_of(facts: Facts) -> ReportBoard:
     rows = [shown.get(row.trial.number, row) for row in board.rows]
     found = {c: {c.text(row) for row in rows} - {DASH} for c in COLUMNS if c.title}
     columns = [c for c, texts in found.items() if len(texts) > 1 or (texts and (len(rows) < 2 or c.key in _ALWAYS))]
-    settings, repeat = varying_settings([board]), Repeating(facts)
+    settings, repeat = varying_settings([board]), repeating(facts)
     made = tuple(
         ReportRow(
             number=row.trial.number,
@@ -95,20 +84,16 @@ def board_of(facts: Facts) -> ReportBoard:
             cells=(*_cells(columns, row), *_settings(settings, row.trial.trial_config)),
             note=row.infeasible or row.trial.reason,
             is_sibling=row.trial.number not in shown,
-            command=repeat.command(row.trial),
+            command=repeat(row.trial),
         )
         for row in rows[:MOST_ROWS]
     )
     titles = (*(column.title for column in columns), *settings)
-    words = frozenset(
-        t for t, cells in zip(titles, zip(*(row.cells for row in made), strict=True), strict=False) if _are_words(cells)
-    )
+    words = {
+        title for row in made for title, cell in zip(titles, row.cells, strict=True) if isinstance(cell.value, str)
+    }
     same = tuple(f"{c.title} {min(texts)}" for c, texts in found.items() if texts and c not in columns)
-    return ReportBoard(titles, words, made, len(rows) - len(made), same)
-
-
-def _are_words(cells: tuple[ReportCell, ...]) -> bool:
-    return any(isinstance(cell.value, str | bool) for cell in cells)
+    return ReportBoard(titles, frozenset(words), made, len(rows) - len(made), same)
 
 
 def _cells(columns: list[Column[Row]], row: Row) -> Iterator[ReportCell]:
@@ -127,39 +112,37 @@ def _settings(names: tuple[str, ...], config: TrialConfig) -> Iterator[ReportCel
         yield ReportCell(text, value if value is None or isinstance(value, int | float) else str(value))
 
 
-class Repeating:
-    """Writes commands that run one trial of a sweep again, on its images and out of the same cached stages.
+def repeating(facts: Facts) -> Callable[[TrialRecord], str]:
+    """Return what writes the command, as a shell reads it, that runs a trial of a sweep again.
 
-    Args:
-        facts: of the sweep.
+    It is run on the sweep's images and out of the same cached stages; the command sets what the packaged spec has
+    otherwise.
     """
+    spec, data = facts.spec, facts.spec.data
+    own = data.model_dump(exclude_defaults=True, exclude={"path"})
+    said = ["experiments=[]", *(f"data.{name}={_word(value)}" for name, value in own.items())]
+    packaged = load_spec(spec.family, sets=said, overrides={"data": data.path, "trials": 1})
+    base, searched = packaged.trial_config({}), packaged.search
+    of_base, where = base.canonical(), ["--data", data.path] if data.path else []
 
-    def __init__(self, facts: Facts) -> None:
-        spec, data = facts.spec, facts.spec.data
-        own = data.model_dump(exclude_defaults=True, exclude={"path"})
-        self._sets = ["experiments=[]", *(f"data.{name}={_word(value)}" for name, value in own.items())]
-        self._words = ["carsweep", "run", spec.family, *(["--data", data.path] if data.path else [])]
-        self._out = out_words(facts.out)
-        base = load_spec(spec.family, sets=self._sets, overrides={"data": data.path, "trials": 1})
-        self._base, self._searched = base.trial_config({}), base.search
-        self._canonical = self._base.canonical()
-
-    def command(self, trial: TrialRecord) -> str:
-        """Return the command line, as a shell reads it; it sets what the packaged spec has otherwise."""
-        config, base = trial.trial_config, self._base
-        canonical, of_base, neutral = config.canonical(), self._canonical, config.neutral()
+    def command(trial: TrialRecord) -> str:
+        config = trial.trial_config
+        canonical, neutral = config.canonical(), config.neutral()
         wanted = [
             name
             for name in TrialConfig.model_fields
             if name not in ("family", "seed", "processes")
-            if name in self._searched
+            if name in searched
             or canonical.get(name) != of_base.get(name)
             or (name not in neutral and getattr(config, name) != getattr(base, name))
         ]
-        sets = [*self._sets, *(f"{name}={_word(getattr(config, name))}" for name in wanted)]
+        sets = [*said, *(f"{name}={_word(getattr(config, name))}" for name in wanted)]
         several = ["--gpus-per-trial", str(config.processes)] if config.processes > 1 else []
         seed = ["--seed", str(config.seed)] if config.seed else []
-        return shlex.join([*self._words, "--trials", "1", "--set", *sets, *seed, *several, *self._out])
+        words = ["run", spec.family, *where, "--trials", "1", "--set", *sets, *seed, *several]
+        return command_text(*words, out=facts.out)
+
+    return command
 
 
 def _word(value: Any) -> str:

@@ -1,13 +1,14 @@
-"""Charts of searched settings: the score against each one, and all of them side by side."""
+"""Charts of the score: against each searched setting, against other objectives, and all settings side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element
 
 from sweeps.report.cast import Cast, named
 from sweeps.report.svg import Axis, Scale, Shape, Slots, drawing, drawn, line, mark, node, path, shortened, text
+from sweeps.spec.objectives import Goals, Quantity
 from sweeps.spec.space import Choice, Domain
 from sweeps.text import settings_text
 from sweeps.trial import TrialRecord
@@ -18,6 +19,8 @@ BETWEEN = 92.0  # two axes side by side
 HIGH, LOW = 56.0, 300.0
 
 GOLDEN = 0.618034
+# Quantities of which the greatest is so many times the least have a logarithmic axis.
+WIDE = 20.0
 
 
 def scattered(number: int) -> float:
@@ -48,7 +51,9 @@ def draw_slice(cast: Cast, name: str, domain: Domain, trials: Sequence[TrialReco
     axis = Axis(scores, name, cast.quantity.write).upward(LEFT, RIGHT, 3)
     axis += [line(LEFT, BOTTOM, RIGHT, BOTTOM, "axis"), *_ticks(across, BOTTOM + 16)]
     words = f"{cast.quantity.name} by {name} of {len(trials)} trials."
-    return drawing(WIDTH, HEIGHT, words, *axis, *drawn(_points(cast, name, across, scores, trials)))
+    places = {t.number: (across(t.settings[name], scattered(t.number)), scores(cast.value(t) or 0.0)) for t in trials}
+    said = {t.number: {"with": settings_text({name: t.settings[name]})} for t in trials}
+    return drawing(WIDTH, HEIGHT, words, *axis, *drawn(_points(cast, trials, places, said)))
 
 
 def _ticks(across: Slots, y: float) -> Iterator[Element]:
@@ -58,15 +63,46 @@ def _ticks(across: Slots, y: float) -> Iterator[Element]:
         yield node("text", {"x": x, "y": y, "class": "middle small"}, short, *whole)
 
 
-def _points(cast: Cast, name: str, across: Slots, scores: Scale, trials: Sequence[TrialRecord]) -> Iterator[Shape]:
+def measured(cast: Cast) -> list[TrialRecord]:
+    """Return the complete trials that have a value of each objective, best first."""
+    return [t for t in cast.trials if t.status == "complete" and cast.board.goals.values(t.metrics) is not None]
+
+
+def draw_front(cast: Cast, other: Quantity, trials: Sequence[TrialRecord]) -> Element:
+    """Return the drawing of the first objective against ``other``; of ``trials``, at least one, best first.
+
+    The line joins those that no other one beats in these two; rings are the Pareto front of all objectives.
+    """
+    first, two = cast.quantity, Goals((cast.quantity, other), cast.board.goals.constraints)
+    values = [trial.metrics[other.metric] for trial in trials]
+    across = Scale.over(values, 52, 436, log=min(values) > 0 and max(values) > WIDE * min(values))
+    upward = _scores(cast, trials, 272, 30)
+    places = {t.number: (across(t.metrics[other.metric]), upward(cast.value(t) or 0.0)) for t in trials}
+    best = sorted(places[number] for number in two.front({trial.number: trial.metrics for trial in trials}))
+    axes = [
+        *Axis(upward, first.name, first.write).upward(52, 436),
+        *Axis(across, other.name, other.write).across(272, 5),
+    ]
+    joined = [node("path", {"class": "front", "d": path(best)})] if len(best) > 1 else []
+    words = f"{first.name} against {other.name} of {len(trials)} complete trials."
+    said = {t.number: {other.name: other.write(t.metrics[other.metric])} for t in trials}
+    return drawing(460, 320, words, *axes, *joined, *drawn(_points(cast, trials, places, said, cast.board.pareto)))
+
+
+def _points(
+    cast: Cast,
+    trials: Sequence[TrialRecord],
+    places: Mapping[int, tuple[float, float]],
+    said: Mapping[int, Mapping[str, str]],
+    rings: Collection[int] = (),
+) -> Iterator[Shape]:
     for trial in trials:
-        value, score = trial.settings[name], cast.value(trial) or 0.0
-        x, y = across(value, scattered(trial.number)), scores(score)
-        (kind, numbers), said = cast.look(trial), settings_text({name: value})
+        (kind, numbers), (x, y) = cast.look(trial), places[trial.number]
         if not numbers:
             x, y = round(x), round(y)  # what falls on one pixel is drawn once
-        words = named(trial, {cast.quantity.name: cast.quantity.write(score), "with": said})
-        yield Shape(kind, numbers, words, {"mark": mark(cast.mark_of(trial), x, y)})
+        words = named(trial, {cast.quantity.name: cast.quantity.write(cast.value(trial) or 0.0), **said[trial.number]})
+        marks = [("mark", cast.mark_of(trial)), *[("ring", "ring")] * (trial.number in rings)]
+        yield Shape(kind, numbers, words, {name: mark(which, x, y) for name, which in marks})
 
 
 def draw_parallel(cast: Cast, search: dict[str, Domain], trials: Sequence[TrialRecord]) -> Element:

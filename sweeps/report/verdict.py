@@ -86,19 +86,21 @@ def _figures(facts: Facts, best: TrialRecord) -> Iterator[Figure]:
 
 def _champion(ours: Registered, its: Champion) -> Figure:
     """Return the champion's score, and the winner beside it, as the registry had both when the sweep ended."""
-    name, shares, pair = f"{ours.name} {its.version}, on the test images", its.interval, its.comparison
+    name, shares, pair = (
+        f"{ours.name} {its.version}, on {'its own' if its.apart else 'the'} test images",
+        its.interval,
+        its.comparison,
+    )
     notes = [f"{name}, 95% interval {percent_range(shares)}" if shares else name]
     if its.version == ours.version:
         notes.append("this winner is it")
     else:
-        notes.append(f"not comparable: {its.apart}" if pair is None else f"the winner beside it: {_pair_text(pair)}")
+        notes.append(
+            f"not comparable: {its.apart}"
+            if pair is None
+            else f"the winner has {points(pair.difference)} points {_pair_text(pair)}"
+        )
     return Figure("The family's champion", percent(its.accuracy), "; ".join(notes))
-
-
-def _pair_text(pair: PairedComparison) -> str:
-    low, high = map(points, pair.interval)
-    shown = "a difference is shown" if pair.shows(pair.p_value) else NO_DIFFERENCE
-    return f"{points(pair.difference)} points, 95% {low} to {high}, p {chance_text(pair.p_value)}: {shown}"
 
 
 def _baseline(facts: Facts, best: TrialRecord) -> Iterator[Figure]:
@@ -127,7 +129,7 @@ def _against(facts: Facts, best: TrialRecord, base: TrialRecord) -> str:
     first, second = hits_of(facts, best), hits_of(facts, base)
     if first is None or second is None or facts.board.confirmed:
         return f"{said} on the same images"
-    return f"{said} on the same images; {_pair_text(compare_hits(first, second))}"
+    return f"{said} on the same images {_pair_text(compare_hits(first, second))}"
 
 
 def _belief(facts: Facts, best: TrialRecord) -> Iterator[str]:
@@ -235,17 +237,19 @@ def compared_text(compared: Compared, board: Leaderboard, *, several: bool) -> s
         sides = f"Trial {board.best.number} against the runner-up, trial {compared.against}"
     else:
         sides = f"Trial {winner.number} against trial {compared.against}, both with fresh seeds"
-    low, high = map(points, compared.interval)
-    return (
-        f"{sides}, on {board.images} validation images: {points(compared.difference)} points "
-        f"(95% {low} to {high}), p {chance_text(compared.p)}{', by Holm' if several else ''}: "
-        f"{'a difference is shown' if compared.shown else NO_DIFFERENCE}."
-    )
+    said = _chance_text(compared.interval, compared.p, shown=compared.shown, how=", by Holm" if several else "")
+    return f"{sides}, on {board.images} validation images: {points(compared.difference)} points {said}."
 
 
-def chance_text(p: float) -> str:
-    """Return a p-value to three digits."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+def _pair_text(pair: PairedComparison) -> str:
+    return _chance_text(pair.interval, pair.p_value, shown=pair.shows(pair.p_value))
+
+
+def _chance_text(interval: tuple[float, float], p: float, *, shown: bool, how: str = "") -> str:
+    """Say what a test tells of a difference."""
+    low, high = map(points, interval)
+    chance = "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return f"(95% {low} to {high}), p {chance}{how}: {'a difference is shown' if shown else NO_DIFFERENCE}"
 
 
 def why_no_winner(board: Leaderboard) -> str:

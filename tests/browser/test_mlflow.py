@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import pytest
@@ -28,13 +29,21 @@ SECONDS = 60_000  # milliseconds that a busy machine may take
 
 @contextmanager
 def shown(out: Path, name: str) -> Iterator[str]:
-    """Yield the address that ``carsweep ui`` prints; its server answers by then."""
+    """Yield the address that ``carsweep ui`` prints, of a server that answers and has warned of nothing."""
     port = free_port()
     command = [sys.executable, "-m", "sweeps.cli", "ui", name, "--out", str(out), "--port", str(port)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+    with (
+        TemporaryFile("w+") as errors,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as server,
+    ):
         try:
             assert server.stdout is not None
-            address = next(line.split()[1] for line in server.stdout if line.startswith("Open "))
+            first, second = next(server.stdout), next(server.stdout)
+            assert first.startswith("MLflow starts on ")
+            assert second.startswith("Open ")
+            errors.seek(0)
+            assert "Warning" not in errors.read()
+            address = second.split()[1]
             urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=60).close()
             yield address
         finally:

@@ -138,11 +138,12 @@ def test_the_luck_of_a_choice_counts_all_that_were_chosen_among() -> None:
             Champion("1", 0.5, (0.4, 0.6), apart="it was tested on other images, of demo"),
             "it was tested on other images",
         ),
-        (Champion("1", 0.5, (0.4, 0.6), compare_hits(np.arange(40) < 30, np.arange(40) < 20)), "+25.0 points, 95% +14"),
+        (Champion("1", 0.5, (0.4, 0.6), compare_hits(np.arange(40) < 30, np.arange(40) < 20)), "+25.0 points (95% +14"),
+        (Champion("1", 0.5, (0.4, 0.6), compare_hits(np.arange(40) < 20, np.arange(40) < 30)), "-25.0 points (95% -40"),
         (Champion("3", 0.5, (0.4, 0.6)), "this winner is it"),
         (Champion("1", apart="its answers are missing"), "not comparable: its answers are missing"),
     ],
-    ids=["other images", "same images", "the winner", "unknown"],
+    ids=["other images", "better", "worse", "the winner", "unknown"],
 )
 def test_the_champion_stands_beside_the_winner(ended: Facts, champion: Champion, note: str) -> None:
     """With score and interval, and the difference or why there is none; nothing of it is asked of MLflow."""
@@ -152,9 +153,12 @@ def test_the_champion_stands_beside_the_winner(ended: Facts, champion: Champion,
     read = SweepResult.from_dict(json.loads(json.dumps(replace(ended.result, registered=registered).as_dict())))
     figure = verdict_of(replace(ended, result=read)).figures[-1]
     assert (figure.label, figure.value) == ("The family's champion", percent(champion.accuracy))
-    assert figure.note.startswith(f"carsweep-transfer {champion.version}, on the test images")
+    where = "its own" if champion.apart else "the"
+    assert figure.note.startswith(f"carsweep-transfer {champion.version}, on {where} test images")
     assert ("95% interval 40.0% to 60.0%" in figure.note) == (champion.interval is not None)
     assert note in figure.note
+    asks = any("promote" in one.command for one in advice_of(replace(ended, result=read)))
+    assert asks == ("+25.0" in note)
 
 
 def test_a_job_says_which_of_its_sweeps_have_not_begun(tmp_path: Path) -> None:
