@@ -83,7 +83,7 @@ def predict(
     if is_table:
         named = {"name": found.name, "version": found.version, "aliases": list(found.aliases)}
         value = {"model": named, "images": list(map(_plain, kept)), "unreadable": unreadable, "left_out": dict(others)}
-        streams.answer(value, _drawn(kept))
+        streams.answer(value, *_drawn(kept))
     return DONE if answered else FAILED
 
 
@@ -147,18 +147,21 @@ def _plain(answer: Answer) -> dict[str, Any]:
     return {"image": name, **asdict(said), "top": [{"label": one, "probability": share} for one, share in said.top]}
 
 
-def _drawn(answers: Sequence[Answer]) -> Grid:
-    """Return the classes of one image, or a row for each of several."""
+def _drawn(answers: Sequence[Answer]) -> Iterator[str | Grid]:
+    """Yield the classes of one image, or a row for each of several, whose common folder is said once."""
     if len(answers) == 1 and not isinstance(answers[0][1], UnreadableImage):
         rows = [[label, percent(share)] for label, share in answers[0][1].top]
-        return Grid(["class", "probability"], rows, words=("class",), fold=("class",))
+        yield Grid(["class", "probability"], rows, words=("class",), fold=("class",))
+        return
+    folder = os.path.commonpath([os.path.dirname(os.path.abspath(name)) for name, _ in answers])  # noqa: PTH100, PTH120
+    yield f"In {printable(folder)}:"
     rows = [
-        [printable(name), f"not read: {said}", DASH]
+        [printable(os.path.relpath(name, folder)), f"not read: {said}", DASH]
         if isinstance(said, UnreadableImage)
-        else [printable(name), said.label, percent(said.probability)]
+        else [printable(os.path.relpath(name, folder)), said.label, percent(said.probability)]
         for name, said in answers
     ]
-    return Grid(["image", "class", "probability"], rows, words=("image", "class"), fold=("image", "class"))
+    yield Grid(["image", "class", "probability"], rows, words=("image", "class"), fold=("image", "class"))
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """MLflow as a view of the records: runs, registered models, their promotion. Only here is MLflow."""
 
 FACE = {
-    "compat": ("PAGES", "pages_server", "remove_files"),
-    "models": ("FoundModel", "export_at", "find_model"),
+    "compat": ("pages_server", "reads_views", "remove_files"),
     "mirror": ("Mirror", "mirror_of"),
+    "models": ("FoundModel", "export_at", "find_model"),
     "promotion": ("Promotion", "promote"),
     "registry": ("TrialModel", "held_versions", "load_model"),
     "runs": ("hide", "runs_of"),
