@@ -7,11 +7,22 @@ from typing import TYPE_CHECKING
 
 from carcls.errors import InputError
 from sweeps.cli.output import Streams
-from sweeps.cli.ui import store_of
 
 if TYPE_CHECKING:
     from sweeps.tracking.models import FoundModel
     from sweeps.tracking.store import Tracking
+
+
+def store_of(out: Path) -> str:
+    """Return the URI of the store that sweeps make under ``out``.
+
+    Raises:
+        InputError: there is none.
+    """
+    database = out.resolve() / "mlflow.db"
+    if not database.is_file():
+        raise InputError(f"--out must be a folder with runs, got {str(out)!r}. Run a sweep first, or name its --out.")
+    return f"sqlite:///{database}"
 
 
 def open_store(streams: Streams, out: Path, tracking_uri: str | None) -> Tracking:
