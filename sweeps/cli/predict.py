@@ -28,6 +28,7 @@ from sweeps.text import DASH, Grid, duration, percent, plural
 
 if TYPE_CHECKING:
     from carcls.export import Prediction, Predictor
+    from sweeps.tracking.models import FoundModel
 
     # The path of an image, and what is said of it.
     Answer = tuple[str, Prediction | UnreadableImage]
@@ -41,6 +42,12 @@ _TELL_SECONDS = 10.0
 @options("model")
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="How many of the likeliest classes.")
 @click.option("--csv", "table", metavar="FILE", type=click.Path(path_type=Path), help="Write a row for each image.")
+@click.option(
+    "--abstain",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="PRECISION",
+    help="Say unknown where the model is not as sure as this precision on the validation images takes.",
+)
 @options("out", "tracking-uri")
 @answering
 def predict(
@@ -49,6 +56,7 @@ def predict(
     model: str | None,
     top: int,
     table: Path | None,
+    abstain: float | None,
     out: Path,
     tracking_uri: str | None,
 ) -> int:
@@ -70,7 +78,9 @@ def predict(
         found = model_named(streams, wanted, out, tracking_uri)
         streams.notify(f"{found.why} {found} answers.".strip())
         predictor, start = found.load(), time.monotonic()
-        for answer in _told(answers_to(predictor, images_named(paths, sys.stdin, others), top), streams.notify):
+        for answer in _told(
+            answers_to(predictor, images_named(paths, sys.stdin, others), top, abstain), streams.notify
+        ):
             count[isinstance(answer[1], UnreadableImage)] += 1
             write(answer)
             show(answer)
@@ -81,8 +91,12 @@ def predict(
     more = f"; {unreadable} cannot be read" if unreadable else ""
     streams.notify(f"{plural(answered, 'image')} answered in {duration(seconds)}{more}.{left_out}")
     if is_table:
-        named = {"name": found.name, "version": found.version, "aliases": list(found.aliases)}
-        value = {"model": named, "images": list(map(_plain, kept)), "unreadable": unreadable, "left_out": dict(others)}
+        value = {
+            "model": named(found),
+            "images": list(map(plain, kept)),
+            "unreadable": unreadable,
+            "left_out": dict(others),
+        }
         streams.answer(value, *_drawn(kept))
     return DONE if answered else FAILED
 
@@ -99,7 +113,7 @@ def _parted(words: Sequence[str], model: str | None) -> tuple[str | None, Sequen
     return model or family, paths
 
 
-def answers_to(predictor: Predictor, names: Iterable[str], top: int) -> Iterator[Answer]:
+def answers_to(predictor: Predictor, names: Iterable[str], top: int, abstain: float | None = None) -> Iterator[Answer]:
     """Yield the path of each image with what the model says, or why it cannot be read, as they are read."""
     asked: deque[str] = deque()
 
@@ -108,7 +122,7 @@ def answers_to(predictor: Predictor, names: Iterable[str], top: int) -> Iterator
             asked.append(name)
             yield Path(name)
 
-    for answer in predictor.answers(paths(), top=top):
+    for answer in predictor.answers(paths(), top=top, abstain=abstain):
         yield asked.popleft(), answer
 
 
@@ -136,10 +150,16 @@ def _cells(answer: Answer) -> list[str]:
     name, said = answer
     if isinstance(said, UnreadableImage):
         return [name, "", "", str(said)]
-    return [name, *(cell for label, share in said.top for cell in (label, f"{share:.4f}"))]
+    named = [(said.label, said.probability), *said.top[1:]]
+    return [name, *(cell for label, share in named for cell in (label, f"{share:.4f}"))]
 
 
-def _plain(answer: Answer) -> dict[str, Any]:
+def named(found: FoundModel) -> dict[str, Any]:
+    """Return what JSON has of the model that answered."""
+    return {"name": found.name, "version": found.version, "aliases": list(found.aliases)}
+
+
+def plain(answer: Answer) -> dict[str, Any]:
     """Return what JSON has of an answer."""
     name, said = answer
     if isinstance(said, UnreadableImage):
