@@ -13,16 +13,16 @@ import click
 
 from carcls.catalog import FAMILIES
 from carcls.errors import InputError, UnreadableImage, printable
+from sweeps.cli.answers import answers_to, named, plain
 from sweeps.cli.exits import DONE, FAILED, echo
 from sweeps.cli.options import Names, options
 from sweeps.cli.output import Streams, answering
-from sweeps.cli.predict import answers_to, named, plain
 from sweeps.cli.store import model_named
 from sweeps.text import Grid
 
 if TYPE_CHECKING:
     from carcls.export import Prediction, Predictor
-    from sweeps.cli.predict import Answer
+    from sweeps.cli.answers import Answer
 
 _WITH_NEIGHBOURS = [name for name, family in FAMILIES.items() if family.neighbours]
 
