@@ -24,6 +24,7 @@ from filelock import FileLock
 
 from carcls.errors import CarsweepError, TrackingError, mask_secrets
 from sweeps.tracking import compat  # before MLflow, which reads what it sets
+from sweeps.tracking.names import experiment_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -97,7 +98,7 @@ class Tracking:
         Raises:
             TrackingError: the experiment was deleted, or the store cannot be written.
         """
-        name = model_name(family)
+        name = experiment_name(family)
         with explained(self):
             client = self.client()
             found = client.get_experiment_by_name(name)
@@ -115,11 +116,6 @@ class Tracking:
                 f"Restore it with `mlflow experiments restore -x {found.experiment_id}`, or {_WAYS_OUT}."
             )
         return str(found.experiment_id)
-
-
-def model_name(family: str) -> str:
-    """Return the name of the registered model that holds a family's winners; also of the experiment with its runs."""
-    return f"carsweep-{family}"
 
 
 def check_tracking(uri: str | None, out: Path) -> Tracking:
