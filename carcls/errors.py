@@ -75,7 +75,7 @@ class TrackingError(InputError):
 
 
 class SweepStopped(CarsweepError):  # noqa: N818 - says what happened to the sweep
-    """Trials kept failing for one reason; the message gives it, and the command that goes on."""
+    """Trials kept failing for one reason, or Ray did not start; the message gives it, and the command that goes on."""
 
 
 class LostProcess(CarsweepError):  # noqa: N818 - what happened to it, not a programming error

@@ -16,7 +16,7 @@ from sweeps.run.session import summarise
 from sweeps.run.status import sweeps_in
 from sweeps.spec.sweep_file import has_begun, read_file, read_spec
 from sweeps.study.records import read_history
-from sweeps.tracking.compat import PAGES, remove_files
+from sweeps.tracking.compat import reads_views, remove_files
 from sweeps.tracking.mirror import mirror_of
 from sweeps.tracking.names import SWEEP_ID, experiment_name, of_sweep
 from sweeps.tracking.registry import TrialModel, held_versions
@@ -116,7 +116,7 @@ def page_of(out: Path, name: str, tracking_uri: str | None) -> str:
             return ""
         view, saved = (
             view_of(specs, name, file.id, is_job=file.kind != "sweep"),
-            tracking.version(client).startswith(PAGES),
+            reads_views(client),
         )
         for experiment in experiments if saved else ():  # the page reads it from the one that it happens to load first
             show(client, experiment, view)

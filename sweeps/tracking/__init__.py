@@ -1,7 +1,7 @@
 """MLflow as a view of the records: runs, registered models, their promotion. Only here is MLflow."""
 
 FACE = {
-    "compat": ("PAGES", "pages_server", "remove_files"),
+    "compat": ("pages_server", "reads_views", "remove_files"),
     "mirror": ("Mirror", "mirror_of"),
     "promotion": ("Promotion", "promote"),
     "registry": ("TrialModel", "held_versions", "load_model"),

@@ -239,9 +239,8 @@ def hide(client: MlflowClient, experiment: str, sweep_id: str) -> None:
     """Take a sweep whose runs are gone from the page of its experiment: its line, and its saved view."""
     found = client.get_experiment(experiment)
     client.set_experiment_tag(experiment, NOTE, _note(client, found, saved_in(found)))
-    if sweep_id in saved_in(found):
-        with suppress(Exception):  # a server that cannot keeps a name in a menu
-            client.delete_experiment_tag(experiment, VIEW + sweep_id)
+    with suppress(Exception):  # a server that cannot keeps a name in a menu
+        client.delete_experiment_tag(experiment, VIEW + sweep_id)
 
 
 def _note(client: MlflowClient, experiment: Experiment, saved: Container[str]) -> str:

@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -75,22 +74,13 @@ class Tracking:
         """The URI with user and password masked; for logs, results and messages."""
         return mask_secrets(self.uri)
 
-    @property
-    def file(self) -> Path | None:
-        """The SQLite database; None where a server keeps the runs."""
-        return Path(self.uri.removeprefix("sqlite:///")) if self.uri.startswith("sqlite:///") else None
-
     def client(self) -> MlflowClient:
         """Return a client of this store and of its model registry. A fresh database is made here."""
         from mlflow import MlflowClient
 
-        if self.file is not None:
-            _make_database(self.file, str(self.artifact_root))
+        if self.uri.startswith("sqlite:///"):
+            _make_database(Path(self.uri.removeprefix("sqlite:///")), str(self.artifact_root))
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
-
-    def version(self, client: MlflowClient) -> str:
-        """Return the version of MLflow whose pages show this store; empty where its server does not say."""
-        return compat.server_version(client) if self.uri.startswith("http") else version("mlflow")
 
     def experiment(self, family: str) -> str:
         """Return the id of ``carsweep-<family>``, the one experiment that holds all sweeps of a family.
