@@ -72,7 +72,7 @@ class FoundModel:
 
 
 def find_model(tracking: Tracking, wanted: str | None = None, *, out: Path) -> FoundModel:
-    """Return a model by its name; of a family's newest model the champion, else the challenger, else the newest version.
+    """Return a model by its name; of a family its champion, else its challenger, else the newest version.
 
     A local store's files are used where they are; a server's are downloaded once, as a cached stage in ``out``.
 

@@ -74,12 +74,17 @@ class Tracking:
         """The URI with user and password masked; for logs, results and messages."""
         return mask_secrets(self.uri)
 
+    @property
+    def file(self) -> Path | None:
+        """The SQLite database; None where a server keeps the runs."""
+        return Path(self.uri.removeprefix("sqlite:///")) if self.uri.startswith("sqlite:///") else None
+
     def client(self) -> MlflowClient:
         """Return a client of this store and of its model registry. A fresh database is made here."""
         from mlflow import MlflowClient
 
-        if self.uri.startswith("sqlite:///"):
-            _make_database(Path(self.uri.removeprefix("sqlite:///")), str(self.artifact_root))
+        if self.file is not None:
+            _make_database(self.file, str(self.artifact_root))
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     def experiment(self, family: str) -> str:
