@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from carcls.config import TrialConfig
 from carcls.disk import damage_of, describe, replacing
 from carcls.errors import InputError
+from carcls.evaluation.confidence import Confidence, confidence_from
 from carcls.export.engines import TorchEngine
 from carcls.export.predictors import Prediction, Predictor
 from carcls.models.classifier import Classifier, build_network
@@ -45,6 +46,7 @@ def write_export(
     margin: float,
     details: Mapping[str, Any] | None = None,
     gallery: Gallery | None = None,
+    confidence: Confidence | None = None,
 ) -> None:
     """Write ``classifier`` into ``folder``, which is made when missing; an older export there is replaced.
 
@@ -54,6 +56,7 @@ def write_export(
         margin: around the box, as a fraction of its sides, in the crops it was trained on; for the reader's knowledge.
         details: anything JSON holds, such as the trial's settings and metrics.
         gallery: with its images, where the model answers by its neighbours.
+        confidence: how its answers become probabilities; None where that is not known.
     """
     assert len(classes) == classifier.head.out_features
     folder.mkdir(parents=True, exist_ok=True)
@@ -85,6 +88,7 @@ def write_export(
             "preprocessing": "RGB, upright, squashed to image_size × image_size (bicubic), / 255, - mean, / std",
             "margin": margin,
             "details": dict(details or {}),
+            **({"confidence": confidence.as_dict()} if confidence else {}),
             "files": {name: describe(folder / name) for name in files},
             **how_asked,
         },
@@ -113,7 +117,8 @@ def load_export(folder: str | Path, device: torch.device | None = None) -> Predi
             gallery = _read_gallery(folder / GALLERY_NAME, description["gallery"])
             gallery.require_whole(classifier.backbone.embedding, len(classes))
         pooling = gallery.config.pooling if gallery else None
-        return Predictor(TorchEngine(classifier, size, pooling, device), classes, size, gallery)
+        confidence = confidence_from(description.get("confidence"))
+        return Predictor(TorchEngine(classifier, size, pooling, device), classes, size, gallery, confidence)
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         raise InputError(
             f"{str(folder)!r} must hold the whole model that its {DESCRIPTION_NAME} describes. Export it again."

@@ -24,6 +24,7 @@ from carcls.outcome import Outcome, Report
 from carcls.stages import StageStore
 
 if TYPE_CHECKING:
+    from carcls.evaluation.confidence import Confidence
     from carcls.models.classifier import Classifier
     from carcls.neighbours.gallery import Gallery
 
@@ -114,6 +115,7 @@ def evaluate_on_test(
     predictions: Path | None = None,
     folder: Path | None = None,
     details: Mapping[str, Any] | None = None,
+    confidence: Confidence | None = None,
 ) -> TestScore:
     """Evaluate the model of a finished trial once on the test split; the caller counts and records it.
 
@@ -127,6 +129,7 @@ def evaluate_on_test(
         predictions: written there as .npz (``rows``, ``labels``, ``predicted``, ``probabilities``) when given.
         folder: gets the export; None where nobody needs it afterwards.
         details: of the export, for whoever opens it.
+        confidence: how its answers become probabilities; None where that is not known.
     """
     from carcls.families.testing import answer_test
     from carcls.training.memory import memory_errors_named
@@ -135,7 +138,7 @@ def evaluate_on_test(
     rows, labels = data.splits.test, data.labels[data.splits.test]
     with TemporaryDirectory() as passing, memory_errors_named(config):
         place = folder or Path(passing)
-        gallery = _export(config, data, stages, model, place, details)
+        gallery = _export(config, data, stages, model, place, details, confidence)
         predicted, probabilities, metrics = answer_test(place, data, stages, gallery)
     if predictions is not None:
         save_predictions(predictions, rows, labels, predicted, probabilities)
@@ -149,9 +152,10 @@ def export_trial(
     model: str,
     folder: Path,
     details: Mapping[str, Any] | None = None,
+    confidence: Confidence | None = None,
 ) -> None:
     """Write the model of a finished trial as a folder that ``carcls.export.load_export`` opens anywhere."""
-    _export(config, data, stages, model, folder, details)
+    _export(config, data, stages, model, folder, details, confidence)
 
 
 def _export(
@@ -161,11 +165,21 @@ def _export(
     model: str,
     folder: Path,
     details: Mapping[str, Any] | None,
+    confidence: Confidence | None,
 ) -> Gallery | None:
     from carcls.export import write_export
 
     classifier, gallery = _trial(config, data, stages).exported(model)
-    write_export(folder, classifier, config, classes=data.classes, margin=data.margin, details=details, gallery=gallery)
+    write_export(
+        folder,
+        classifier,
+        config,
+        classes=data.classes,
+        margin=data.margin,
+        details=details,
+        gallery=gallery,
+        confidence=confidence,
+    )
     return gallery
 
 

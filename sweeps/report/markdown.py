@@ -77,6 +77,7 @@ def _answers(part: AnswersPart) -> Iterator[str]:
             )
             or "- no class"
         )
+    yield _plain(part.served)
     for kind, rows in part.group_rows.items():
         cells = [(name, *(_share(one.accuracy if one else None) for one in both)) for name, both in rows]
         yield _table(Grid([kind, "validation", "test, choose nothing by it"], cells))

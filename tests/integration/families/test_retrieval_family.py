@@ -219,7 +219,8 @@ def test_test_images_are_embedded_once_and_only_for_the_test(folder: Path, tmp_p
     evaluate_on_test(FROZEN.model_copy(update={"k": 3, "distance": "cosine"}), data, stages, outcome.model)
     assert _events(stages, "test-embeddings") == ["made", "reused"]
     timed = {f"test_{name}" for name in TIMES - {"seconds", "predict_ms"}}
-    assert set(score.metrics) == {f"test_{name}" for name in VOTED | RANKED} | timed
+    calibration = {"test_raw_calibration_error", "test_calibration_error"}
+    assert set(score.metrics) == {f"test_{name}" for name in VOTED | RANKED} | timed | calibration
     (place,) = (path for path in (stages.root / "test-embeddings").iterdir() if path.is_dir())
     gallery = _embeddings(stages, outcome)[: len(data.splits.train)]
     model = KNeighborsClassifier(5, weights="distance", algorithm="brute")

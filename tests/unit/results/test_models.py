@@ -168,6 +168,7 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Reader:
     monkeypatch.setattr(carcls.families, "evaluate_on_test", reader)
     monkeypatch.setattr(carcls.families, "refit_trial", lambda config, *_: f"refit-{config.dropout}")
     monkeypatch.setattr("sweeps.results.models.model_on_disk", lambda _stages, _data, record, *_: record.model)
+    monkeypatch.setattr("sweeps.results.models.confidence_of", lambda *_: None)
     return reader
 
 
