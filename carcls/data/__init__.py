@@ -2,10 +2,11 @@ FACE = {
     "augment": ("Augmentation", "augment", "augmentation_of", "draw_view"),
     "config": ("DataConfig", "DataSummary"),
     "dataset": ("Dataset", "find_dataset", "prepare_dataset", "summarize"),
-    "decode": ("as_rgb", "read_square"),
+    "decode": ("as_rgb", "read_squares"),
     "demo": ("FOLDER_NAME", "demo_counts", "write_demo"),
     "layouts": ("read_layout",),
     "manifest": ("Manifest",),
+    "paths": ("images_named", "require_images"),
     "splits": ("quota",),
 }
 """What other rooms may import, by module."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -70,11 +71,11 @@ class Decoded:
         return self.reduction < 8 and min(x2 - x1, y2 - y1) >= 2 * self.reduction * least
 
 
-def read_square(path: Path, size: int, box: Box | None = None, margin: float = 0.0) -> NDArray[np.uint8]:
+def read_square(source: Path | bytes, size: int, box: Box | None = None, margin: float = 0.0) -> NDArray[np.uint8]:
     """Return the image, or its box, as uint8 RGB [size, size, 3] in 0..255, upright; not for several threads.
 
     Args:
-        path: the image file.
+        source: the image file, or what it holds.
         size: side of the square in pixels; the aspect ratio is not kept.
         box: x1, y1, x2, y2 in pixels of the stored grid, x2 and y2 exclusive. Annotation tools of the devkit's time
             read pixels without looking at the EXIF orientation, so the crop is cut first and turned upright after.
@@ -85,11 +86,11 @@ def read_square(path: Path, size: int, box: Box | None = None, margin: float = 0
             in the image.
     """
     with warnings.catch_warnings(action="ignore"):
-        return read_squares(path, [size], box, margin)[0]
+        return read_squares(source, [size], box, margin)[0]
 
 
 def read_squares(
-    path: Path, sizes: Sequence[int], box: Box | None = None, margin: float = 0.0
+    source: Path | bytes, sizes: Sequence[int], box: Box | None = None, margin: float = 0.0
 ) -> list[NDArray[np.uint8]]:
     """Return ``read_square`` of each size; several threads may do so at a time, which leave Pillow's warnings on.
 
@@ -104,26 +105,28 @@ def read_squares(
     for size in sorted(sizes, reverse=True):
         least = max(LEAST_PIXELS, 2 * size)
         if decoded is None or decoded.could_reduce(least):
-            decoded = decode(path, least, box, margin)
+            decoded = decode(source, least, box, margin)
         squares[size] = np.asarray(decoded.square(size))
     return [squares[size] for size in sizes]
 
 
-def decode(path: Path, least: int, box: Box | None = None, margin: float = 0.0) -> Decoded:
+def decode(source: Path | bytes, least: int, box: Box | None = None, margin: float = 0.0) -> Decoded:
     """Load the image; a JPEG whose crop has over twice ``least`` pixels a side is decoded at 1/2, 1/4 or 1/8.
 
     Raises:
         UnreadableImage: as ``read_square``.
     """
     try:
-        require_file(path)
-        with Image.open(path, formats=tuple(FORMATS)) as image:
+        if isinstance(source, Path):
+            require_file(source)
+        file = source if isinstance(source, Path) else io.BytesIO(source)
+        with Image.open(file, formats=tuple(FORMATS)) as image:
             _require_few_pixels(image)
             return _load(image, least, box, margin)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's plug-ins raise whatever a broken file makes them trip over
-        raise UnreadableImage(_reason(path, error)) from error
+        raise UnreadableImage(_reason(source, error)) from error
 
 
 def _require_few_pixels(image: Image.Image) -> None:
@@ -193,7 +196,7 @@ def _to_bytes(values: NDArray[np.generic]) -> NDArray[np.uint8]:
     return np.clip(np.round(numbers), 0, 255).astype(np.uint8)
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _reason(source: Path | bytes, error: Exception) -> str:
     """Say why in words that do not contain the folder, so that a moved copy gives the same answer."""
     if isinstance(error, UnreadableImage):
         return str(error)
@@ -201,10 +204,11 @@ def _reason(path: Path, error: Exception) -> str:
         return "the file is missing"
     if isinstance(error, Image.DecompressionBombError):
         return f"it has more than {Image.MAX_IMAGE_PIXELS or 0:,} pixels"
-    if path.is_file() and path.stat().st_size == 0:
+    if source == b"" or (isinstance(source, Path) and source.is_file() and source.stat().st_size == 0):
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError):
         return "it is not an image of a known format"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
-    return f"it is damaged ({str(error).replace(str(path), path.name) or type(error).__name__})"
+    said = str(error).replace(str(source), source.name) if isinstance(source, Path) else str(error)
+    return f"it is damaged ({said or type(error).__name__})"

@@ -19,11 +19,14 @@ from safetensors.torch import load_file, save_file
 from carcls.config import TrialConfig
 from carcls.disk import damage_of, describe, replacing
 from carcls.errors import InputError
-from carcls.export.predictors import Prediction, Predictor, Preprocessing
+from carcls.evaluation.confidence import Confidence, confidence_from
+from carcls.export.engines import TorchEngine
+from carcls.export.predictors import Prediction, Predictor
 from carcls.models.classifier import Classifier, build_network
 from carcls.neighbours.gallery import Gallery
 from carcls.neighbours.whitening import Projection
 from carcls.stages import write_json
+from carcls.training.images import pick_device
 
 FORMAT = 1
 WEIGHTS_NAME = "model.safetensors"
@@ -32,7 +35,7 @@ DESCRIPTION_NAME = "model.json"
 # How a gallery is asked: settings of a trial.
 _ASKED = ("pooling", "k", "distance", "vote", "temperature")
 
-__all__ = ["Prediction", "Predictor", "load_export", "write_export"]
+__all__ = ["Prediction", "Predictor", "load_export", "pick_device", "write_export"]
 
 
 def write_export(
@@ -44,6 +47,7 @@ def write_export(
     margin: float,
     details: Mapping[str, Any] | None = None,
     gallery: Gallery | None = None,
+    confidence: Confidence | None = None,
 ) -> None:
     """Write ``classifier`` into ``folder``, which is made when missing; an older export there is replaced.
 
@@ -53,6 +57,7 @@ def write_export(
         margin: around the box, as a fraction of its sides, in the crops it was trained on; for the reader's knowledge.
         details: anything JSON holds, such as the trial's settings and metrics.
         gallery: with its images, where the model answers by its neighbours.
+        confidence: how its answers become probabilities; None where that is not known.
     """
     assert len(classes) == classifier.head.out_features
     folder.mkdir(parents=True, exist_ok=True)
@@ -84,14 +89,15 @@ def write_export(
             "preprocessing": "RGB, upright, squashed to image_size × image_size (bicubic), / 255, - mean, / std",
             "margin": margin,
             "details": dict(details or {}),
+            **({"confidence": confidence.as_dict()} if confidence else {}),
             "files": {name: describe(folder / name) for name in files},
             **how_asked,
         },
     )
 
 
-def load_export(folder: str | Path) -> Predictor:
-    """Load what ``write_export`` wrote, on the CPU.
+def load_export(folder: str | Path, device: torch.device | None = None) -> Predictor:
+    """Load what ``write_export`` wrote, on the device; None is the CPU.
 
     Raises:
         InputError: the folder is no export, or one of another format, or damaged.
@@ -103,19 +109,26 @@ def load_export(folder: str | Path) -> Predictor:
         # Descriptions that are older than scratch networks have no architecture, and those of classifiers no kind.
         size, architecture = description["image_size"], description.get("architecture", {})
         config = TrialConfig(backbone=description["backbone"], image_size=size, weights="random", **architecture)
-        preprocessing = Preprocessing(size, description["mean"], description["std"])
         classes = tuple(description["classes"])
         classifier = Classifier(build_network(config), 0.0, len(classes)).eval()
         classifier.load_state_dict(load_file(folder / WEIGHTS_NAME))
+        classifier.backbone.mean, classifier.backbone.std = _colour(description["mean"]), _colour(description["std"])
         gallery = None
         if description.get("kind") == "retrieval":
             gallery = _read_gallery(folder / GALLERY_NAME, description["gallery"])
             gallery.require_whole(classifier.backbone.embedding, len(classes))
-        return Predictor(classifier, classes, preprocessing, gallery)
+        pooling = gallery.config.pooling if gallery else None
+        confidence = confidence_from(description.get("confidence"))
+        return Predictor(TorchEngine(classifier, size, pooling, device), classes, size, gallery, confidence)
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         raise InputError(
             f"{str(folder)!r} must hold the whole model that its {DESCRIPTION_NAME} describes. Export it again."
         ) from error
+
+
+def _colour(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = map(float, values)
+    return red, green, blue
 
 
 def _read_description(folder: Path) -> dict[str, Any]:

@@ -1,30 +1,35 @@
 """Loaded models: image in, classes with probabilities out, and the nearest training images where neighbours vote.
 
-Letters: b images, c classes, d embedding.
+Letters: b images, c classes, d embedding, s side in pixels.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
-from carcls.config import Pooling
-from carcls.data.decode import as_rgb, read_square
 from carcls.errors import InputError, UnreadableImage
-from carcls.models.classifier import Classifier
+from carcls.evaluation.confidence import Confidence
+from carcls.export.inputs import EVERY_FILE, Files, ImageLike, read_pixels
+from carcls.machine import usable_cores
 from carcls.neighbours.gallery import Gallery
 
-ImageLike = str | Path | Image.Image | np.ndarray
-Images = Sequence[ImageLike] | ImageLike
-BATCH = 64
+Images = Iterable[ImageLike] | ImageLike
 TOP = 5
+UNKNOWN = "unknown"
+AHEAD = 3
+"""Batches of images that are decoded before the network asks for them."""
+_LONGEST_NAME = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +52,10 @@ class Prediction:
     """What a model says about one image.
 
     Attributes:
-        label: the likeliest class.
-        probability: of ``label``, in [0, 1]; where neighbours vote, its share of the votes.
-        top: the five likeliest classes with their probabilities, best first; ``label`` is the first.
+        label: the likeliest class, or ``UNKNOWN`` where the model was told to abstain and is not sure enough.
+        probability: of the likeliest class, in [0, 1].
+        top: the likeliest classes with their probabilities, best first; ``label`` is the first, unless it is
+            ``UNKNOWN``.
         neighbours: the images that voted, nearest first; none for a classifier.
     """
 
@@ -59,37 +65,113 @@ class Prediction:
     neighbours: tuple[Neighbour, ...] = ()
 
 
+class Engine(Protocol):
+    """What computes a model's network."""
+
+    @property
+    def batch(self) -> int:
+        """How many images it answers best at a time."""
+
+    def __call__(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return logits [b, c], or embeddings [b, d] where there is a gallery, of RGB images uint8 [b, s, s, 3]."""
+
+
 @dataclass(frozen=True)
 class Predictor:
     """A loaded model.
 
     Attributes:
-        network: in evaluation mode. Its head is not used where there is a gallery.
+        engine: its network, in float32.
         classes: names in the order of the logits and labels.
-        preprocessing: what the network was trained with.
+        image_size: s.
         gallery: the images whose votes answer; None for a classifier.
+        confidence: how its answers become probabilities.
     """
 
-    network: Classifier
+    engine: Engine
     classes: tuple[str, ...]
-    preprocessing: Preprocessing
+    image_size: int
     gallery: Gallery | None = None
+    confidence: Confidence = field(default_factory=Confidence)
 
-    def predict(self, images: Images) -> list[Prediction]:
+    def predict(self, images: Images, *, top: int = TOP) -> list[Prediction]:
         """Return one prediction an image, in order; with a gallery, with the images of it that voted, nearest first.
 
         Args:
-            images: paths, PIL images or arrays, or one of them. An array is RGB [h, w, 3] or gray [h, w], uint8 in
-                0..255 or floating in 0..1; one array [b, h, w, 3] is b images. Nothing is cropped: give what training
-                saw, which is the car's box where the data set had boxes.
+            images: of any kind that ``carcls.export.inputs.read_pixels`` reads, or one of them; one array [b, h, w, 3]
+                is b images. Nothing is cropped: give what training saw, which is the car's box where the data set had
+                boxes.
+            top: how many of the likeliest classes are named, at least 1.
 
         Raises:
-            InputError: an image cannot be read, or an array is of another kind; names which.
+            InputError: an image cannot be read; names which.
+        """
+        found: list[Prediction] = []
+        given = list(_one_by_one(images))
+        for position, (image, answer) in enumerate(zip(given, self.answers(given, top=top), strict=True)):
+            if isinstance(answer, UnreadableImage):
+                raise _refused(position, image, answer)
+            found.append(answer)
+        return found
+
+    def answers(
+        self, images: Iterable[ImageLike], *, top: int = TOP, files: Files = EVERY_FILE, abstain: float | None = None
+    ) -> Iterator[Prediction | UnreadableImage]:
+        """Yield, image by image in order, what ``predict`` returns; for one that cannot be read, why.
+
+        Images are asked for as they are needed and decoded by threads while the network answers those before them.
+
+        Args:
+            images: one by one; may be endless.
+            top: as in ``predict``.
+            files: which paths may be read.
+            abstain: a precision in (0, 1]: answers are ``UNKNOWN`` below the confidence that had it on the validation
+                images; None answers always.
+
+        Raises:
+            InputError: that precision was not reached on the validation images.
+        """
+        least = 0.0 if abstain is None else self.threshold(abstain)
+        squares = _ahead(partial(read_pixels, size=self.image_size, files=files), images, AHEAD * self.engine.batch)
+        while part := list(islice(squares, self.engine.batch)):
+            readable = [square for square in part if not isinstance(square, UnreadableImage)]
+            said = iter(self.explain(self.engine(np.stack(readable)), top, least) if readable else [])
+            yield from (each if isinstance(each, UnreadableImage) else next(said) for each in part)
+
+    def threshold(self, precision: float) -> float:
+        """Return the confidence, in [0, 1], at which that share of the validation answers was right.
+
+        Raises:
+            InputError: ``precision`` is not in (0, 1], or was not reached, or the model has no validation answers.
+        """
+        if not 0 < precision <= 1:
+            raise InputError(f"abstain must be a precision above 0 and at most 1, got {precision}. Take 0.9.")
+        found, reached = self.confidence.threshold(precision), self.confidence.reached
+        if found is None and not reached:
+            raise InputError(
+                "abstain needs a model with its validation answers, which this one lacks. Export it again."
+            )
+        if found is None:
+            raise InputError(
+                f"abstain must be a precision that was reached on the validation images, at most {reached:.3f}, got "
+                f"{precision}. Ask for less."
+            )
+        return found
+
+    def explain(self, computed: NDArray[np.float32], top: int = TOP, least: float = 0.0) -> list[Prediction]:
+        """Return the predictions for what the engine has computed, logits [b, c] or embeddings [b, d].
+
+        Args:
+            computed: by the engine.
+            top: as in ``predict``.
+            least: the confidence below which the label is ``UNKNOWN``.
         """
         gallery, names = self.gallery, self.classes
         if gallery is None:
-            return [_named(row, int(row.argmax()), names) for row in self.probabilities(images)]
-        found, winners, shares = gallery.answer(self.embed(images, gallery.config.pooling), len(names))
+            rows, first = self.confidence.of_logits(computed), computed.argmax(axis=1)
+            return [_named(row, int(win), names, top, least) for row, win in zip(rows, first, strict=True)]
+        found, winners, votes = gallery.answer(computed, len(names))
+        shares = self.confidence.of_votes(votes)
         voted = [
             tuple(
                 Neighbour(gallery.images[place], names[gallery.labels[place]], float(distance))
@@ -97,102 +179,77 @@ class Predictor:
             )
             for places, distances in zip(found.indices, found.distances, strict=True)
         ]
-        return [_named(row, int(win), names, near) for row, win, near in zip(shares, winners, voted, strict=True)]
+        answers = zip(shares, winners, voted, strict=True)
+        return [_named(row, int(win), names, top, least, near) for row, win, near in answers]
 
-    @torch.inference_mode()
     def probabilities(self, images: Images) -> NDArray[np.float32]:
         """Return a classifier's probabilities float32 [b, c] of the classes; images and errors as ``predict``."""
-        rows = [self.network(batch).float().softmax(dim=1).numpy() for batch in self.preprocessing.batches(images)]
-        return np.concatenate([np.zeros((0, len(self.classes)), np.float32), *rows])
+        return self.confidence.of_logits(self.compute(images))
 
-    @torch.inference_mode()
-    def embed(self, images: Images, pooling: Pooling) -> NDArray[np.float32]:
-        """Return embeddings float32 [b, d]; images and errors as ``predict``."""
-        backbone = self.network.backbone
-        rows = [backbone.every_pooling(batch)[pooling].numpy() for batch in self.preprocessing.batches(images)]
-        return np.concatenate([np.zeros((0, backbone.embedding), np.float32), *rows])
+    def compute(self, images: Images) -> NDArray[np.float32]:
+        """Return logits [b, c], or embeddings [b, d] where there is a gallery; images and errors as ``predict``."""
+        given = list(_one_by_one(images))
+        squares, rows = _ahead(partial(read_pixels, size=self.image_size), given, AHEAD * self.engine.batch), []
+        for first in range(0, len(given), self.engine.batch):
+            part = []
+            for position, square in enumerate(islice(squares, self.engine.batch), first):
+                if isinstance(square, UnreadableImage):
+                    raise _refused(position, given[position], square)
+                part.append(square)
+            rows.append(self.engine(np.stack(part)))
+        return np.concatenate(rows) if rows else np.zeros((0, len(self.classes)), np.float32)
 
 
 def _named(
-    row: NDArray[np.float32], winner: int, classes: Sequence[str], neighbours: tuple[Neighbour, ...] = ()
+    row: NDArray[np.float32],
+    winner: int,
+    classes: Sequence[str],
+    top: int,
+    least: float,
+    neighbours: tuple[Neighbour, ...] = (),
 ) -> Prediction:
     """Name the likeliest classes of probabilities float32 [c]; ``winner``, one of the best, comes first."""
-    best = sorted(range(len(row)), key=lambda place: (place != winner, -row[place]))[:TOP]
-    top = tuple((classes[place], float(row[place])) for place in best)
-    return Prediction(*top[0], top, neighbours)
+    best = sorted(range(len(row)), key=lambda place: (place != winner, -row[place]))[:top]
+    likeliest = tuple((classes[place], float(row[place])) for place in best)
+    label, probability = likeliest[0]
+    return Prediction(label if probability >= least else UNKNOWN, probability, likeliest, neighbours)
 
 
-class Preprocessing:
-    """What a network sees of an image.
-
-    Args:
-        image_size: side in pixels of the square that images are squashed to.
-        mean, std: per channel, of images in [0, 1].
-    """
-
-    def __init__(self, image_size: int, mean: Sequence[float], std: Sequence[float]) -> None:
-        self._size = image_size
-        self._mean, self._std = (torch.tensor(each, dtype=torch.float32).view(1, 3, 1, 1) for each in (mean, std))
-
-    def batches(self, images: Images) -> Iterator[torch.Tensor]:
-        """Yield normalised batches float32 [b, 3, s, s] of whatever ``Predictor.predict`` accepts.
-
-        Raises:
-            InputError: an image cannot be read, or an array is of another kind; names which.
-        """
-        squares = (_square(position, image, self._size) for position, image in enumerate(_one_by_one(images)))
-        while batch := list(islice(squares, BATCH)):
-            pixels = torch.from_numpy(np.stack(batch)).permute(0, 3, 1, 2).float() / 255  # [b, 3, s, s] in 0..1
-            yield (pixels - self._mean) / self._std
-
-
-def _square(position: int, image: ImageLike, size: int) -> NDArray[np.uint8]:
-    if isinstance(image, str | Path):
-        try:
-            return read_square(Path(image), size)
-        except UnreadableImage as error:
-            raise InputError(
-                f"image must be readable, got {str(image)!r}: {error}. Check the path and file."
-            ) from error
-    if isinstance(image, np.ndarray):
-        image = Image.fromarray(_as_bytes(position, image))
-    if not isinstance(image, Image.Image):
-        raise InputError(
-            f"image {position} must be a path, a PIL image or an array, got {type(image).__name__}. Convert it."
-        )
+def _ahead(
+    read: partial[NDArray[np.uint8]], images: Iterable[ImageLike], most: int
+) -> Iterator[NDArray[np.uint8] | UnreadableImage]:
+    """Yield what is read of each image, by threads that are up to ``most`` images ahead."""
+    waiting: deque[Future[NDArray[np.uint8] | UnreadableImage]] = deque()
+    pool = ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode")
     try:
-        upright = as_rgb(ImageOps.exif_transpose(image))
-        return np.asarray(upright.resize((size, size), Image.Resampling.BICUBIC, reducing_gap=3.0))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"image {position} must be readable, got a PIL image that is not: {error}. Check its file."
-        ) from error
+        for image in images:
+            waiting.append(pool.submit(_attempt, read, image))
+            if len(waiting) >= most:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _one_by_one(images: Images) -> Iterator[ImageLike]:
+def _attempt(read: partial[NDArray[np.uint8]], image: ImageLike) -> NDArray[np.uint8] | UnreadableImage:
+    try:
+        return read(image)
+    except UnreadableImage as why:
+        return why
+
+
+def _refused(position: int, image: ImageLike, why: UnreadableImage) -> InputError:
+    if isinstance(image, str | Path) and len(str(image)) < _LONGEST_NAME:
+        return InputError(f"image must be readable, got {str(image)!r}: {why}. Check the path and file.")
+    return InputError(f"image {position} must be readable: {why}. Convert it, or check its file.")
+
+
+def _one_by_one(images: Images) -> Iterable[Any]:
     if isinstance(images, np.ndarray):
-        return iter(images) if images.ndim == 4 else iter([images])
-    if isinstance(images, str | Path | Image.Image):
-        return iter([images])
+        return images if images.ndim == 4 else [images]
+    if isinstance(images, str | Path | bytes | Image.Image):
+        return [images]
     if not isinstance(images, Iterable):
-        raise InputError(
-            f"images must be paths, PIL images or arrays, got {type(images).__name__}. Give a list of them."
-        )
-    return iter(images)
-
-
-def _as_bytes(position: int, array: np.ndarray) -> NDArray[np.uint8]:
-    """Return uint8 [h, w, 3] or [h, w] of uint8 or of floating numbers in 0..1."""
-    shaped = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
-    if not shaped or array.size == 0:
-        raise InputError(f"image {position} must be an array [h, w, 3] or [h, w], got shape {array.shape}. Reshape it.")
-    if array.dtype == np.uint8:
-        return np.ascontiguousarray(array)
-    if array.dtype.kind != "f":
-        raise InputError(f"image {position} must be uint8 or floating, got {array.dtype}. Convert it.")
-    # Written so that NaN is refused as well.
-    if not (array.min() >= 0 and array.max() <= 1):
-        raise InputError(
-            f"image {position} must hold floating numbers in 0..1, got {array.min()}..{array.max()}. Scale it."
-        )
-    return np.round(array * 255).astype(np.uint8)
+        raise InputError(f"images must be a list of paths, images or arrays, got {type(images).__name__}. Give a list.")
+    return images

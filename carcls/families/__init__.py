@@ -10,10 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pkgutil import resolve_name
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from carcls.catalog import BackboneRecord, find_family
 from carcls.config import SCRATCH, TrialConfig
@@ -26,6 +24,7 @@ from carcls.outcome import Outcome, Report
 from carcls.stages import StageStore
 
 if TYPE_CHECKING:
+    from carcls.evaluation.confidence import Confidence
     from carcls.models.classifier import Classifier
     from carcls.neighbours.gallery import Gallery
 
@@ -57,9 +56,6 @@ class FamilyTrial(Protocol):
 
     def train(self) -> Path:
         """Return the folder of the model that ``refit_trial`` names."""
-
-    def answer_test(self, model: str) -> tuple[NDArray[np.int64], NDArray[np.float32], dict[str, float]]:
-        """Return the classes int64 [n], probabilities float32 [n, c] and measures of the test images."""
 
     def exported(self, model: str) -> tuple[Classifier, Gallery | None]:
         """Return the model as ``write_export`` takes it."""
@@ -112,9 +108,18 @@ def refit_trial(config: TrialConfig, data: Dataset, stages: StageStore) -> str:
 
 
 def evaluate_on_test(
-    config: TrialConfig, data: Dataset, stages: StageStore, model: str, predictions: Path | None = None
+    config: TrialConfig,
+    data: Dataset,
+    stages: StageStore,
+    model: str,
+    predictions: Path | None = None,
+    folder: Path | None = None,
+    details: Mapping[str, Any] | None = None,
+    confidence: Confidence | None = None,
 ) -> TestScore:
     """Evaluate the model of a finished trial once on the test split; the caller counts and records it.
+
+    The model is exported, and what was exported is loaded and answers: what is tested is what is served.
 
     Args:
         config: a trial that has finished in this store.
@@ -122,11 +127,19 @@ def evaluate_on_test(
         stages: where the trained model is.
         model: the outcome's ``model``; another machine than this one may have trained it.
         predictions: written there as .npz (``rows``, ``labels``, ``predicted``, ``probabilities``) when given.
+        folder: gets the export; None where nobody needs it afterwards.
+        details: of the export, for whoever opens it.
+        confidence: how its answers become probabilities; None where that is not known.
     """
+    from carcls.families.testing import answer_test
+    from carcls.training.memory import memory_errors_named
     from carcls.training.trained import save_predictions
 
     rows, labels = data.splits.test, data.labels[data.splits.test]
-    predicted, probabilities, metrics = _trial(config, data, stages).answer_test(model)
+    with TemporaryDirectory() as passing, memory_errors_named(config):
+        place = folder or Path(passing)
+        gallery = _export(config, data, stages, model, place, details, confidence)
+        predicted, probabilities, metrics = answer_test(place, data, stages, gallery)
     if predictions is not None:
         save_predictions(predictions, rows, labels, predicted, probabilities)
     return TestScore(metrics, wilson_interval(int((predicted == labels).sum()), len(rows)), len(rows))
@@ -139,12 +152,35 @@ def export_trial(
     model: str,
     folder: Path,
     details: Mapping[str, Any] | None = None,
+    confidence: Confidence | None = None,
 ) -> None:
     """Write the model of a finished trial as a folder that ``carcls.export.load_export`` opens anywhere."""
+    _export(config, data, stages, model, folder, details, confidence)
+
+
+def _export(
+    config: TrialConfig,
+    data: Dataset,
+    stages: StageStore,
+    model: str,
+    folder: Path,
+    details: Mapping[str, Any] | None,
+    confidence: Confidence | None,
+) -> Gallery | None:
     from carcls.export import write_export
 
     classifier, gallery = _trial(config, data, stages).exported(model)
-    write_export(folder, classifier, config, classes=data.classes, margin=data.margin, details=details, gallery=gallery)
+    write_export(
+        folder,
+        classifier,
+        config,
+        classes=data.classes,
+        margin=data.margin,
+        details=details,
+        gallery=gallery,
+        confidence=confidence,
+    )
+    return gallery
 
 
 def preflight(

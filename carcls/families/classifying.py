@@ -7,12 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from carcls.config import TrialConfig
 from carcls.data.dataset import Dataset
-from carcls.evaluation.metrics import classification_metrics, softmax
 from carcls.evaluation.predictions import PREDICTIONS
 from carcls.models.classifier import Classifier
 from carcls.neighbours.gallery import Gallery
@@ -54,12 +50,6 @@ class ClassifyingTrial:
     def train(self) -> Path:
         """Train the trial's classifier on data that has nothing to validate on."""
         return self._trained.get_or_train(lambda _: None)
-
-    def answer_test(self, model: str) -> tuple[NDArray[np.int64], NDArray[np.float32], dict[str, float]]:
-        """Answer every test image with the trained classifier."""
-        logits = self._trained.logits(model, self.data.splits.test)
-        metrics = classification_metrics(logits, self.data.labels[self.data.splits.test], prefix="test_")
-        return logits.argmax(axis=1), softmax(logits), metrics
 
     def exported(self, model: str) -> tuple[Classifier, Gallery | None]:
         """Return the trained classifier, which has no gallery."""

@@ -21,7 +21,7 @@ from carcls.stages import write_json
 from carcls.training.embeddings import Embedder, part_of
 from carcls.training.trained import TrainedClassifier
 
-KIND, TEST_KIND, VERSION = "embeddings", "test-embeddings", 3
+KIND, VERSION = "embeddings", 3
 SOURCE = "source.json"
 
 
@@ -58,23 +58,11 @@ class Extractor:
                 KIND, key, rows, Backbone.every_pooling, finish=lambda folder: write_json(folder / SOURCE, source)
             )
 
-    def of_test(self, model: str) -> Path:
-        """Return the stage with the embeddings of the test images.
+    def load(self, model: str) -> Classifier:
+        """Return the extractor of an embeddings stage, in evaluation mode.
 
         Args:
-            model: folder of the embeddings stage, relative to the store; another machine may have made it.
-
-        Raises:
-            WeightsError: as ``load``.
-        """
-        data = self.trained.data
-        key = {"of": Path(model).name, "images": data.test_digest, "version": VERSION}
-        with self.trained.reproducibly():
-            embedder = self._embedder(self._source(model))
-            return embedder.get_or_embed(TEST_KIND, key, data.splits.test, Backbone.every_pooling)
-
-    def load(self, model: str) -> Classifier:
-        """Return the extractor of an embeddings stage, in evaluation mode; ``model`` as in ``of_test``.
+            model: the stage's folder relative to the store; another machine may have made it.
 
         Raises:
             WeightsError: it was never trained, and its weights are not those any more that it embedded with.

@@ -142,11 +142,11 @@ class RetrievalTrial:
 
     def _rank(self, folder: Path, embedded: Path, most: int) -> None:
         embeddings, times = read_embeddings(embedded, self.config.pooling), {}
-        gallery, fit_seconds = self._gallery(embeddings)
+        gallery = self._gallery(embeddings)
         for distance in _DISTANCES:
             start = time.perf_counter()
             found = gallery.find(embeddings[len(gallery.labels) :], most, distance, pick_device())
-            times[distance] = [fit_seconds, time.perf_counter() - start]
+            times[distance] = [gallery.fit_seconds, time.perf_counter() - start]
             np.save(folder / f"{distance}-indices.npy", found.indices)
             np.save(folder / f"{distance}-distances.npy", found.distances)
         write_json(folder / TIMES, times)
@@ -169,41 +169,21 @@ class RetrievalTrial:
             for vote in get_args(Vote):
                 start = time.perf_counter()
                 said, _ = self._votes(found, vote)
-                times = _timing(fit_seconds, search_seconds + time.perf_counter() - start, len(labels))
+                times = timing(fit_seconds, search_seconds + time.perf_counter() - start, len(labels))
                 cost = {**costs, "predict_ms": costs["predict_ms"] + times["ms_per_query"]}
                 for k in sorted({*range(1, min(MOST_K, len(gallery)) + 1), self.config.k}):
                     measures = answer_metrics(said[k - 1], labels, classes, prefix="val_")
                     settings = {"k": k, "distance": distance, "vote": vote}
                     yield DerivedTrial(settings, {**measures, **ranked, **times, **cost, **trained})
 
-    def answer_test(self, model: str) -> tuple[NDArray[np.int64], NDArray[np.float32], dict[str, float]]:
-        """Let the training images vote on every test image; the search that is timed is for the trial's own k."""
-        labels, classes = self.data.labels[self.data.splits.test], len(self.data.classes)
-        gallery, fit_seconds = self._gallery(self._embeddings(model))
-        queries = read_embeddings(self._extractor.of_test(model), self.config.pooling)
-        start = time.perf_counter()
-        _, predicted, shares = gallery.answer(queries, classes, pick_device())
-        seconds = time.perf_counter() - start
-        longer = gallery.find(queries, neighbours_needed(gallery.labels), self.config.distance, pick_device())
-        metrics = {
-            **answer_metrics(predicted, labels, classes, prefix="test_"),
-            **retrieval_metrics(longer.indices, labels, gallery.labels, prefix="test_"),
-            **_timing(fit_seconds, seconds, len(labels), "test_"),
-        }
-        return predicted, shares, metrics
-
-    def _embeddings(self, model: str) -> NDArray[np.float32]:
-        return read_embeddings(self.stages.root / model, self.config.pooling)
-
-    def _gallery(self, embeddings: NDArray[np.float32]) -> tuple[Gallery, float]:
-        """Return the training images, whose embeddings come first, as they are compared; and the seconds it took."""
-        start, rows = time.perf_counter(), self.data.splits.train
-        gallery = Gallery.fitted(self.config, embeddings[: len(rows)], self.data.labels[rows])
-        return gallery, time.perf_counter() - start
+    def _gallery(self, embeddings: NDArray[np.float32]) -> Gallery:
+        """Return the training images, whose embeddings come first, as they are compared."""
+        rows = self.data.splits.train
+        return Gallery.fitted(self.config, embeddings[: len(rows)], self.data.labels[rows])
 
     def exported(self, model: str) -> tuple[Classifier, Gallery | None]:
         """Return the extractor and its gallery."""
-        gallery, _ = self._gallery(self._embeddings(model))
+        gallery = self._gallery(read_embeddings(self.stages.root / model, self.config.pooling))
         images = tuple(self.data.manifest.images[row].path for row in self.data.splits.train.tolist())
         return self._extractor.load(model), replace(gallery, images=images)
 
@@ -212,7 +192,7 @@ def _load(folder: Path, distance: Distance) -> Neighbours:
     return Neighbours(*(np.load(folder / f"{distance}-{name}.npy") for name in ("indices", "distances")))
 
 
-def _timing(fit: float, predict: float, queries: int, prefix: str = "") -> dict[str, float]:
+def timing(fit: float, predict: float, queries: int, prefix: str = "") -> dict[str, float]:
     """Return the times as the documentation reports them, embedding not included, and milliseconds a query."""
     names = {"fit_seconds": fit, "predict_seconds": predict, "ms_per_query": predict / max(1, queries) * 1000}
     return {prefix + name: value for name, value in names.items()}

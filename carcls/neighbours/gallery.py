@@ -5,6 +5,7 @@ Letters: q queries, g gallery, d embedding as the extractor gives it, m as it is
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,7 @@ class Gallery:
         projection: from the extractor's embeddings [d] to those that are compared.
         config: a trial's; its pooling, k, distance, vote and temperature count.
         images: paths relative to the folder of the data set, [g]; none where nobody asks for them.
+        fit_seconds: that fitting took; 0 for one that was loaded.
     """
 
     embeddings: NDArray[np.float32]
@@ -34,6 +36,7 @@ class Gallery:
     projection: Projection
     config: TrialConfig
     images: tuple[str, ...] = ()
+    fit_seconds: float = 0.0
 
     @classmethod
     def fitted(cls, config: TrialConfig, embeddings: NDArray[np.float32], labels: NDArray[np.int64]) -> Gallery:
@@ -43,8 +46,9 @@ class Gallery:
             BrokenEmbedding: they are not finite.
         """
         require_finite(embeddings, "gallery")
-        projection = fit_projection(config, embeddings, labels)
-        return cls(projection.apply(embeddings), labels, projection, config)
+        start, projection = time.perf_counter(), fit_projection(config, embeddings, labels)
+        compared = projection.apply(embeddings)
+        return cls(compared, labels, projection, config, fit_seconds=time.perf_counter() - start)
 
     def find(
         self, queries: NDArray[np.float32], k: int, distance: Distance, device: torch.device | None = None

@@ -1,6 +1,7 @@
 FACE = {
-    "images": ("pick_device",),
+    "images": ("ImageSource", "answering_batch", "fetched", "pick_device"),
     "measured": ("costs_of", "count_parameters"),
+    "memory": ("memory_errors_named",),
     "embeddings": ("Embedder", "part_of"),
     "trained": ("TrainedClassifier", "read_history", "save_predictions"),
 }

@@ -40,7 +40,7 @@ from carcls.training.embeddings import (
 )
 from carcls.training.images import ImageSource, NumberFormat, fetched, pick_device
 from carcls.training.launcher import Launcher
-from carcls.training.loop import Trainer, image_logits
+from carcls.training.loop import Trainer
 from carcls.training.measured import resolve_precision
 from carcls.training.memory import memory_errors_named
 from carcls.unfreezing import first_unfrozen, unfrozen_stages
@@ -135,12 +135,6 @@ class TrainedClassifier:
         classifier = self.build()
         load_model(folder, classifier)
         return classifier.eval()
-
-    def logits(self, model: str, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Return the trained classifier's answers for rows of the pack, float32 [n, c]; ``model`` as in ``load``."""
-        with self.reproducibly():
-            classifier = self.load(model)
-            return image_logits(classifier, self.images(classifier.backbone), rows, self.precision)
 
     def embedder(self, model: str) -> Callable[[NDArray[np.int64]], NDArray[np.float32]]:
         """Return what embeds rows of the pack as the head sees them, float32 [n, d]; ``model`` as in ``load``."""

@@ -24,6 +24,8 @@ def markdown_of(page: ReportPage) -> str:
     for group in page.compared:
         blocks += [f"## {_plain(group.title)}", _table(group.table), _list(group.lines)]
     for report in page.reports:
+        if report.facts.name != page.title:
+            blocks.append(f"## {_plain(report.facts.name)}")
         blocks += [*_answer(report), *_parts(report)]
     return "\n\n".join(filter(None, blocks)) + "\n"
 
@@ -31,7 +33,6 @@ def markdown_of(page: ReportPage) -> str:
 def _answer(report: SweepReport) -> Iterator[str]:
     facts, verdict = report.facts, report.verdict
     state = "" if facts.state == "finished" else f" ({facts.state})"
-    yield f"## {_plain(facts.name)}"
     yield f"{facts.spec.family} family, {_plain(report.about)}{state}."
     yield f"**{_plain(verdict.headline)}**"
     yield _table(Grid(["", "", ""], [(one.label, one.value, one.note) for one in verdict.figures]))
@@ -76,6 +77,7 @@ def _answers(part: AnswersPart) -> Iterator[str]:
             )
             or "- no class"
         )
+    yield _plain(part.served)
     for kind, rows in part.group_rows.items():
         cells = [(name, *(_share(one.accuracy if one else None) for one in both)) for name, both in rows]
         yield _table(Grid([kind, "validation", "test, choose nothing by it"], cells))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from carcls.config import TrialConfig
     from carcls.data.dataset import Dataset
+    from carcls.evaluation.confidence import Confidence
     from carcls.outcome import Outcome
     from carcls.stages import StageStore
     from sweeps.results.result import SweepResult
@@ -155,8 +156,12 @@ def find_evaluation(record: TrialRecord, data: Dataset, path: Path, *, refit: bo
     written, key = _written(path), _key(record, data, refit=refit)
     if {name: written.get(name) for name in key} != key:
         return None
-    low, high = written["interval"]
-    return TestEvaluation(written["metrics"], (low, high), written["images"], *count_evaluations(path.parent), refit)
+    return _evaluation(written, path, refit=refit)
+
+
+def _evaluation(written: Mapping[str, Any], path: Path, *, refit: bool) -> TestEvaluation:
+    (low, high), counted, sure = written["interval"], count_evaluations(path.parent), written.get("confidence", {})
+    return TestEvaluation(written["metrics"], (low, high), written["images"], *counted, refit, sure)
 
 
 def evaluate(
@@ -167,6 +172,8 @@ def evaluate(
     refit: bool,
     path: Path,
     predictions: Path,
+    folder: Path | None = None,
+    details: Mapping[str, Any] | None = None,
     micro_batch: int | None = None,
 ) -> tuple[TestEvaluation, list[str]]:
     """Return the test score of a complete trial, and what a person should know of its model.
@@ -177,6 +184,8 @@ def evaluate(
         refit: evaluate another model, its settings trained on the validation images too.
         path: of the score, in the sweep's folder.
         predictions: gets the answers to the images.
+        folder: gets the exported model, which is what answers; None where nobody needs it afterwards.
+        details: of the export, for whoever opens it.
         micro_batch: the images that a model which is to be trained sees at a time; None is the trial's own.
 
     Raises:
@@ -190,13 +199,16 @@ def evaluate(
     counted = {"readings": written["readings"] + 1, "models": list(models)}
     write_json(path, counted)
     try:
-        score = evaluate_on_test(record.trial_config, trained_on, stages, model, predictions)
+        sure = confidence_of(stages, data, record)
+        score = evaluate_on_test(record.trial_config, trained_on, stages, model, predictions, folder, details, sure)
     except Exception:  # whoever fails, as for lack of memory, has seen no score
         write_json(path, written)
         raise
     found = {"metrics": dict(score.metrics), "interval": list(score.interval), "images": score.images}
+    if sure is not None:
+        found["confidence"] = {name: value for name, value in sure.as_dict().items() if name != "curve"}
     write_json(path, {**counted, **key, "number": record.number, "micro_batch": micro_batch, **found})
-    return TestEvaluation(score.metrics, score.interval, score.images, *count_evaluations(path.parent), refit), notes
+    return _evaluation(found, path, refit=refit), notes
 
 
 def export(
@@ -220,8 +232,27 @@ def export(
     from carcls.families import export_trial
 
     model, trained_on, notes = _made(data, stages, record, _written(evaluated).get("micro_batch"), refit=refit)
-    export_trial(record.trial_config, trained_on, stages, model, folder, details)
+    sure = confidence_of(stages, data, record)
+    export_trial(record.trial_config, trained_on, stages, model, folder, details, sure)
     return notes
+
+
+def confidence_of(stages: StageStore, data: Dataset, record: TrialRecord) -> Confidence | None:
+    """Return how the answers of a trial's model become probabilities, fitted on its validation answers.
+
+    None where those are not to be had. A refit has none of its own and takes its trial's.
+    """
+    from carcls.evaluation.confidence import fit_confidence
+    from carcls.evaluation.predictions import read_predictions, read_probabilities
+
+    try:
+        path = stages.root / answers_on_disk(stages, data, record)
+        stored, shares = read_predictions(path), read_probabilities(path, len(data.classes))
+    except (InputError, TrialFailure, OSError):
+        return None
+    if shares is None:
+        return None
+    return fit_confidence(shares, stored.labels, stored.hits, votes=record.trial_config.has_neighbours)
 
 
 def count_evaluations(folder: Path) -> tuple[int, int]:

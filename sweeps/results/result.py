@@ -65,6 +65,9 @@ class TestEvaluation:
         evaluations: how often a test score of this sweep has been computed; 1 is what an honest sweep has.
         models: for how many models of this sweep.
         refit: whether the model was trained once more on training and validation images.
+        confidence: how the model's answers become probabilities, fitted on the ``images`` of validation:
+            ``temperature`` and ``smoothing``, with the expected calibration error there in [0, 1], ``error_before`` and
+            ``error_after``; empty in results of older versions.
     """
 
     __test__ = False  # pytest: not a test class
@@ -75,6 +78,7 @@ class TestEvaluation:
     evaluations: int = 1
     models: int = 1
     refit: bool = False
+    confidence: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

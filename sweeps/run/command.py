@@ -175,6 +175,15 @@ def _vain(text: str, families: Sequence[str]) -> list[str]:
     return []
 
 
+def _fitting(family: str, said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what means something in a family, also of the settings in a section such as ``search``."""
+    return {
+        name: _fitting(family, value) if name in ("config", "fixed", "search") and isinstance(value, Mapping) else value
+        for name, value in said.items()
+        if applies_to(family, name)
+    }
+
+
 def _load_specs(
     families: Sequence[str], name: str, sets: Sequence[str], overrides: Mapping[str, Any], *, demo: bool = False
 ) -> list[SweepSpec]:
@@ -193,8 +202,7 @@ def _load_specs(
                 raise SpecError([str(error).replace("name must", "name: must", 1)]) from None
     stem = "" if mistakes.found else f"{name}-"  # a name that cannot be is told once, not in each family
     for family in families:
-        own = {setting: value for setting, value in overrides.items() if applies_to(family, setting)}
-        named = {**own, "name": f"{stem}{family}"}
+        named = {**_fitting(family, overrides), "name": f"{stem}{family}"}
         with mistakes:
             specs.append(load_spec(family, sets=settings_for(family, sets), overrides=named, demo=demo))
     mistakes.raise_all()

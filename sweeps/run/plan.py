@@ -109,7 +109,7 @@ class Plan:
             f"Trials: {spec.trials} ({plural(len(self.experiments), 'documented experiment')}{searched})",
             *_experiment_lines(spec, self.experiments),
             *_afterwards(spec),
-            *([f"  Note: {spec.note}"] if spec.note else []),
+            *([f"  Note: {spec.note}"] if spec.note and self.experiments else []),
             "",
             f"Search: {spec.sampler} {SAMPLERS[spec.sampler].about}" if spec.search else "Search: nothing",
             *lines_of(search, width=width, indent="  "),

@@ -92,7 +92,12 @@ class SweepSession:
         return run_task(self.work, function, arguments, batch_size=size, notify=self.tell)
 
     def evaluate_on_test(
-        self, record: TrialRecord, *, refit: bool = False, files: tuple[str, str] = (TEST, TEST_PREDICTIONS)
+        self,
+        record: TrialRecord,
+        *,
+        refit: bool = False,
+        files: tuple[str, str] = (TEST, TEST_PREDICTIONS),
+        details: Mapping[str, Any] | None = None,
     ) -> TestEvaluation:
         """Return the test score of a complete trial; what is known already is not computed again.
 
@@ -100,19 +105,24 @@ class SweepSession:
             record: of the trial.
             refit: evaluate its settings, trained on the validation images too.
             files: names in the sweep's folder of the score and of the answers to the images.
+            details: of the exported model, which is what answers; None where its folder is not kept.
 
         Raises:
             TrialFailure: the model is gone and cannot be made again.
             OSError: there is no room, or the process died.
         """
         path, predictions = (self.folder / name for name in files)
-        known = find_evaluation(record, self.dataset, path, refit=refit)
-        if known is not None:
-            return known
-        self.tell(f"evaluating trial {record.number} on the {len(self.dataset.splits.test)} test images")
-        work = {"record": record, "refit": refit, "path": path, "predictions": predictions}
-        test: TestEvaluation
-        test, notes = self.compute("sweeps.results.models:evaluate", record, **work)
+        test = find_evaluation(record, self.dataset, path, refit=refit)
+        folder = None if details is None else self.folder / MODEL
+        work: dict[str, Any] = {"record": record, "refit": refit, "folder": folder, "details": details}
+        notes: list[str] = []
+        if test is None:
+            self.tell(f"evaluating trial {record.number} on the {len(self.dataset.splits.test)} test images")
+            files_of = {"path": path, "predictions": predictions}
+            test, notes = self.compute("sweeps.results.models:evaluate", record, **work, **files_of)
+        elif folder is not None:
+            with Waiting(self.tell, "exporting its model …"):
+                notes = self.compute("sweeps.results.models:export", **work, evaluated=path)
         for note in notes:
             self.tell(note)
         return test
@@ -257,13 +267,8 @@ def _publish(session: SweepSession, result: SweepResult, mirror: Mirror) -> Swee
         if refit:
             length = plural(winner.config["epochs"], "epoch")
             tell(f"refit: training trial {winner.number} anew on training and validation images, {length}")
-        result = replace(result, test=session.evaluate_on_test(winner, refit=refit))
-        work = {"record": winner, "refit": refit, "evaluated": session.folder / TEST, "folder": session.folder / MODEL}
         details = {**_origin(session), "trial": winner.number}
-        with Waiting(tell, "exporting its model …"):
-            notes = session.compute("sweeps.results.models:export", **work, details=details)
-        for note in notes:
-            tell(note)
+        result = replace(result, test=session.evaluate_on_test(winner, refit=refit, details=details))
         tell(f"registering trial {winner.number} in {session.tracking.shown_uri}")
         return replace(result, registered=_register(session, result, mirror))
     except TrackingError as error:

@@ -80,10 +80,7 @@ def run_sweep(
                 damage.check()
                 keeper.check(last=True)
                 if engine.stopped:
-                    raise SweepStopped(
-                        f"{engine.stopped} The sweep is stopped; all it has is kept. Once that is mended: "
-                        + command_text("resume", command.name, out=command.root)
-                    )
+                    raise SweepStopped(engine.stopped)
                 status = result.status
             except KeyboardInterrupt:
                 status = "interrupted"
@@ -135,17 +132,17 @@ def open_session(checked: Checked, command: Command, ray: RaySession, watcher: P
 
 @contextmanager
 def _loss_told(session: SweepSession) -> Iterator[None]:
-    """Say it in one sentence when the sweep's folder is full or gone."""
+    """Say how the sweep goes on when it is stopped for a reason, such as its folder being full or gone."""
     try:
         yield
     except Exception as error:
-        if not is_out_of_reach(error):
-            raise
         said = " ".join(str(error).split())
-        raise SweepStopped(
-            f"{str(session.folder)!r} cannot be written or read ({said}). All that was written is kept. Once that is "
-            f"mended: {command_text('resume', session.command.name, out=session.command.root)}"
-        ) from error
+        if is_out_of_reach(error):
+            said = f"{str(session.folder)!r} cannot be written or read ({said})."
+        elif not isinstance(error, SweepStopped):
+            raise
+        resume = command_text("resume", session.command.name, out=session.command.root)
+        raise SweepStopped(f"{said} The sweep is stopped; all it has is kept. Once that is mended: {resume}") from error
 
 
 def _run_trials(session: SweepSession, watcher: Progress, observers: Sequence[Observer]) -> EngineResult:

@@ -67,6 +67,7 @@ CASES = {
     "report": Case(["mine"], ["mien"]),
     "explain": Case(["dropout"], ["dropuot"]),
     "completion": Case(["bash"], ["tcsh"], json=False),
+    "predict": Case(["transfer", "pictures/test"], ["transfer", "nowhere"]),
     "promote": Case(["transfer", "--dry-run"], ["transfr"]),
     "gc": Case(["--disk", "1GB"], ["--keep", "2"]),
     "delete": Case(["mine", "--dry-run"], ["mien"]),

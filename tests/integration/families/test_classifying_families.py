@@ -121,19 +121,23 @@ def test_the_tints_are_learned(folder: Path, stages: StageStore) -> None:
     assert numbers(config, read(folder, stages), stages)[-1]["val_accuracy"] >= 0.9
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @KINDS
 def test_the_exported_model_answers_the_test_images_as_the_test_score_says(
-    config: TrialConfig, folder: Path, tmp_path: Path, stages: StageStore
+    config: TrialConfig, precision: str, folder: Path, tmp_path: Path, stages: StageStore
 ) -> None:
-    """Reading the files again, the servable model's hits are the test accuracy, and its probabilities those written."""
-    data = read(folder, stages)
+    """Reading the files again, the servable model's hits are the test accuracy, and its probabilities those written.
+
+    To the last bit on the machine that evaluated it, whatever number format it was trained in.
+    """
+    config, data = config.model_copy(update={"precision": precision}), read(folder, stages)
     _, outcome = run(config, data, stages)
     score = evaluate_on_test(config, data, stages, outcome.model, tmp_path / "test.npz")
     export_trial(config, data, stages, outcome.model, tmp_path / "model")
     written = np.load(tmp_path / "test.npz")
     paths = [data.manifest.root / data.manifest.images[row].path for row in data.splits.test]
     predictor = load_export(tmp_path / "model")
-    np.testing.assert_allclose(predictor.probabilities(paths), written["probabilities"], atol=1e-4)
+    np.testing.assert_array_equal(predictor.probabilities(paths), written["probabilities"])
     labels = [prediction.label for prediction in predictor.predict(paths)]
     truth = [data.classes[data.labels[row]] for row in data.splits.test]
     hits = np.mean([ours == theirs for ours, theirs in zip(labels, truth, strict=True)])

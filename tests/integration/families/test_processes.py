@@ -12,6 +12,7 @@ from family_trials import SIZE, read, run, timeless
 from carcls.config import TrialConfig
 from carcls.families import refit_trial
 from carcls.stages import StageStore
+from carcls.training.loop import image_logits
 from carcls.training.trained import TrainedClassifier
 
 CONFIG = TrialConfig(
@@ -40,7 +41,9 @@ def test_a_trial_in_two_processes_leaves_what_any_trial_does(tmp_path: Path, dra
     with np.load(stages.root / outcome.predictions) as kept:
         predicted = kept["predicted"]
     trained = TrainedClassifier(CONFIG, data, stages)
-    assert trained.logits(outcome.model, data.splits.validation).argmax(axis=1).tolist() == predicted.tolist()
+    classifier = trained.load(outcome.model)
+    logits = image_logits(classifier, trained.images(classifier.backbone), data.splits.validation, trained.precision)
+    assert logits.argmax(axis=1).tolist() == predicted.tolist()
     left = {path.name for path in (stages.root / outcome.model).iterdir()}
     assert left == {"model.safetensors", "history.json", "validation.npz", "files.json", "key.json", "made.json"}
     again, found = run(CONFIG, data, stages)

@@ -216,15 +216,19 @@ def test_test_images_are_embedded_once_and_only_for_the_test(folder: Path, tmp_p
     _, outcome = run(config, data, stages)
     assert not _events(stages, "test-embeddings")
     score = evaluate_on_test(config, data, stages, outcome.model, tmp_path / "test.npz")
-    evaluate_on_test(FROZEN.model_copy(update={"k": 3, "pooling": "max"}), data, stages, outcome.model)
+    evaluate_on_test(FROZEN.model_copy(update={"k": 3, "distance": "cosine"}), data, stages, outcome.model)
     assert _events(stages, "test-embeddings") == ["made", "reused"]
     timed = {f"test_{name}" for name in TIMES - {"seconds", "predict_ms"}}
-    assert set(score.metrics) == {f"test_{name}" for name in VOTED | RANKED} | timed
+    calibration = {"test_raw_calibration_error", "test_calibration_error"}
+    assert set(score.metrics) == {f"test_{name}" for name in VOTED | RANKED} | timed | calibration
     (place,) = (path for path in (stages.root / "test-embeddings").iterdir() if path.is_dir())
     gallery = _embeddings(stages, outcome)[: len(data.splits.train)]
     model = KNeighborsClassifier(5, weights="distance", algorithm="brute")
     model.fit(gallery.astype(np.float64), data.labels[data.splits.train])
-    predicted, labels = model.predict(np.load(place / "average.npy").astype(np.float64)), data.labels[data.splits.test]
+    predicted, labels = (
+        model.predict(np.load(place / "embeddings.npy").astype(np.float64)),
+        data.labels[data.splits.test],
+    )
     assert score.metrics["test_accuracy"] == pytest.approx((predicted == labels).mean())
     assert score.images == len(data.splits.test) == 15
     assert score.interval[0] <= score.metrics["test_accuracy"] <= score.interval[1]
@@ -241,9 +245,8 @@ def test_the_test_asks_the_validated_extractor(base: TrialConfig, folder: Path, 
     queries = data.splits.validation
     tested = replace(data, splits=Splits(data.splits.train, queries, queries))
     score = evaluate_on_test(base, tested, stages, outcome.model)
-    np.testing.assert_allclose(
-        _test_embeddings(stages, "max"), _embeddings(stages, outcome, "max")[-len(queries) :], rtol=1e-4, atol=1e-5
-    )
+    known = _embeddings(stages, outcome, base.pooling)[-len(queries) :]
+    np.testing.assert_allclose(_test_embeddings(stages), known, rtol=1e-4, atol=1e-5)
     for name in VOTED | RANKED:
         assert score.metrics[f"test_{name}"] == pytest.approx(outcome.metrics[f"val_{name}"])
 
@@ -275,7 +278,7 @@ def test_the_exported_model_answers_as_it_was_tested(
     for answer, label, shares in zip(answers, written["predicted"], written["probabilities"], strict=True):
         assert answer.label == data.classes[label]
         assert answer.probability == pytest.approx(shares[label], abs=1e-3)
-    first = predictor.gallery.projection.apply(_test_embeddings(stages, config.pooling))
+    first = predictor.gallery.projection.apply(_test_embeddings(stages))
     known = {images[row].path: place for place, row in enumerate(data.splits.train.tolist())}
     for embedding, answer in zip(first, answers, strict=True):
         distances = _distances(embedding, predictor.gallery.embeddings, config.distance)
@@ -320,9 +323,9 @@ def test_a_refit_searches_among_validation_images_too(base: TrialConfig, folder:
     assert _events(stages, "embeddings").count("made") == made
 
 
-def _test_embeddings(stages: StageStore, pooling: str) -> NDArray[np.float32]:
+def _test_embeddings(stages: StageStore) -> NDArray[np.float32]:
     (place,) = (path for path in (stages.root / "test-embeddings").iterdir() if path.is_dir())
-    return np.load(place / f"{pooling}.npy", allow_pickle=False)
+    return np.load(place / "embeddings.npy", allow_pickle=False)
 
 
 def _distances(query: NDArray[np.float32], gallery: NDArray[np.float32], distance: str) -> NDArray[np.float64]:

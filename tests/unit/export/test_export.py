@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import pickle
@@ -98,12 +99,14 @@ def test_a_loaded_export_computes_what_was_exported(classifier: Classifier, pred
 def test_every_kind_of_input_gives_the_same_answer(predictor: Predictor, tmp_path: Path, gray: bool) -> None:
     """One image as path, text, PIL image, uint8 and float array, alone or in a list or batch, is one answer.
 
-    A gray array is its three equal channels, as a gray file is.
+    A gray array is its three equal channels, as a gray file is. So are the file's bytes, base64 of them in both
+    alphabets, with line ends or without its end, a data URL, nested lists, and whole numbers of any type.
     """
     image, path = PIXELS[0, :, :, 0] if gray else PIXELS[0], tmp_path / "car.png"
     colour = np.repeat(image[:, :, None], 3, axis=2) if gray else image
     Image.fromarray(image).save(path)
     expected = predictor.probabilities([colour])
+    packed = base64.b64encode(path.read_bytes()).decode()
     for given in (
         path,
         str(path),
@@ -113,6 +116,19 @@ def test_every_kind_of_input_gives_the_same_answer(predictor: Predictor, tmp_pat
         image / 255,
         colour[None],
         colour[None] / 255,
+        path.read_bytes(),
+        [bytearray(path.read_bytes())],
+        [packed],
+        [packed.rstrip("=")],
+        [base64.encodebytes(path.read_bytes()).decode()],
+        [base64.urlsafe_b64encode(path.read_bytes()).decode()],
+        [f"data:image/png;base64,{packed}"],
+        [image.tolist()],
+        [(image / 255).tolist()],
+        image.astype(np.int64),
+        image.astype(np.float32),
+        [np.dstack([colour, np.full(colour.shape[:2], 255, np.uint8)])],
+        *([image[:, :, None]] if gray else []),
     ):
         np.testing.assert_allclose(predictor.probabilities(given), expected, atol=1e-6)
 
@@ -132,7 +148,7 @@ def test_rotated_photographs_are_turned_upright(predictor: Predictor, tmp_path: 
 def test_many_images_are_taken_a_batch_at_a_time(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     """Images taken two at a time get the answers they get together; no image gets none."""
     together = predictor.probabilities(list(PIXELS))
-    monkeypatch.setattr("carcls.export.predictors.BATCH", 2)
+    monkeypatch.setattr("carcls.export.engines.answering_batch", lambda *_: 2)
     np.testing.assert_allclose(predictor.probabilities(list(PIXELS)), together, atol=1e-5)
     assert predictor.probabilities([]).shape == (0, len(CLASSES))
     assert predictor.predict([]) == []
@@ -141,15 +157,18 @@ def test_many_images_are_taken_a_batch_at_a_time(predictor: Predictor, monkeypat
 @pytest.mark.parametrize(
     ("image", "message"),
     [
-        ("missing.jpg", "missing.jpg.*missing"),
-        (np.zeros((4, 4, 4), np.uint8), r"image 1 must be an array .* got shape \(4, 4, 4\)"),
-        (np.zeros((0, 4, 3), np.uint8), "image 1 must be an array"),
-        (np.zeros((4, 4, 3), np.int64), "image 1 must be uint8 or floating, got int64"),
-        (np.full((4, 4, 3), 255.0), r"image 1 must hold floating numbers in 0\.\.1"),
-        (np.full((4, 4, 3), np.nan), r"image 1 must hold floating numbers in 0\.\.1"),
-        (7, "image 1 must be a path, a PIL image or an array, got int"),
+        ("missing.jpg", "got 'missing.jpg': the file is missing"),
+        (np.zeros((4, 4, 5), np.uint8), r"image 1 must be readable: an array must be .* got shape \(4, 4, 5\)"),
+        (np.zeros((0, 4, 3), np.uint8), "image 1 must be .* an array must be"),
+        (np.full((4, 4, 3), 256, np.int64), r"image 1 must be .* whole numbers in 0\.\.255 or others in 0\.\.1"),
+        (np.full((4, 4, 3), 2.5), r"image 1 must be .* whole numbers in 0\.\.255 or others in 0\.\.1"),
+        (np.full((4, 4, 3), -1), r"image 1 must be .* whole numbers in 0\.\.255"),
+        (np.full((4, 4, 3), np.nan), r"image 1 must be .* whole numbers in 0\.\.255"),
+        ([[1, 2], [3]], "image 1 must be .* its rows must be equally long"),
+        ("data:text/plain,hello", "got 'data:text/plain,hello': a data URL must be"),
+        ("/9j/4AAQSkZJRgAB" + "?" * 80, "its base64 is damaged"),
+        (7, "image 1 must be .* it must be a path, bytes, text, a PIL image or an array, got int"),
     ],
-    ids=["missing", "four-channels", "empty", "integers", "out-of-range", "nan", "no-image"],
 )
 def test_an_unusable_image_is_named(predictor: Predictor, image: object, message: str) -> None:
     """An image that cannot be used is refused by its path or its position."""
@@ -264,7 +283,7 @@ def test_every_projection_survives_the_folder(
     _export(tmp_path, classifier, Gallery(embeddings, LABELS[:4], projection, settings, gallery.images[:4]))
     loaded = load_export(tmp_path)
     assert loaded.gallery is not None
-    projected = loaded.gallery.projection.apply(loaded.embed(QUERIES, "average"))
+    projected = loaded.gallery.projection.apply(loaded.compute(QUERIES))
     np.testing.assert_allclose(projected, embeddings, rtol=1e-3, atol=1e-5)
     assert [answer.neighbours[0].image for answer in loaded.predict(QUERIES)] == list(gallery.images[:4])
 
@@ -291,7 +310,7 @@ def test_an_export_replaces_an_older_one_wholly(tmp_path: Path, classifier: Clas
         assert (tmp_path / "gallery.safetensors").exists() == (carried is not None)
     newer = build_classifier(CONFIG.model_copy(update={"seed": 4}), 3)
     _export(tmp_path, newer)
-    state = load_export(tmp_path).network.state_dict()
+    state = load_export(tmp_path).engine.network.state_dict()
     assert all(torch.equal(state[name], tensor) for name, tensor in newer.state_dict().items())
 
 

@@ -151,7 +151,7 @@ class Reader:
     fails: bool = False
     models: list[str] = field(default_factory=list)
 
-    def __call__(self, _config: object, _data: object, _stages: object, model: str, _predictions: object) -> TestScore:
+    def __call__(self, _config: object, _data: object, _stages: object, model: str, *_: object) -> TestScore:
         """Note the evaluation, and answer or die."""
         self.models.append(model)
         if self.dies:
@@ -168,6 +168,7 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Reader:
     monkeypatch.setattr(carcls.families, "evaluate_on_test", reader)
     monkeypatch.setattr(carcls.families, "refit_trial", lambda config, *_: f"refit-{config.dropout}")
     monkeypatch.setattr("sweeps.results.models.model_on_disk", lambda _stages, _data, record, *_: record.model)
+    monkeypatch.setattr("sweeps.results.models.confidence_of", lambda *_: None)
     return reader
 
 

@@ -1,0 +1,111 @@
+"""Registered models are found by the names that people give them, in a real registry with real exports."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tracked import tracked_sweep
+
+from carcls.errors import InputError
+from sweeps.tracking.models import find_model
+from sweeps.tracking.registry import TrialModel
+from sweeps.tracking.store import Tracking, check_tracking
+
+NAME = "carsweep-transfer"
+Find = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory: pytest.TempPathFactory, export: Path) -> Tracking:
+    """A store whose family transfer has three versions, without an alias."""
+    folder = tmp_path_factory.mktemp("registry")
+    tracking = tracked_sweep(folder, 3)
+    for number in range(3):
+        TrialModel(tracking, "transfer", "s1", number).register(
+            export,
+            metrics={"val_accuracy": 0.5 + number / 10},
+            test={"test_accuracy": 0.5},
+            details={},
+            predictions=folder / "test-predictions.npz",
+        )
+    tracking.client().delete_registered_model_alias(NAME, "challenger")
+    return tracking
+
+
+@pytest.fixture
+def find(tracking: Tracking, tmp_path: Path) -> Find:
+    """Return a function that finds a model, and returns what people read of it."""
+    return lambda wanted=None: str(find_model(tracking, wanted, out=tmp_path))
+
+
+def test_a_family_is_its_champion_else_its_challenger_else_its_newest_version(tracking: Tracking, find: Find) -> None:
+    """Aliases go before age; a version is also found by an alias, by its number and by MLflow's own address."""
+    client = tracking.client()
+    assert find("transfer") == f"{NAME}, version 3"
+    client.set_registered_model_alias(NAME, "challenger", "2")
+    assert find("transfer") == find("transfer@challenger") == find(NAME) == f"{NAME}, version 2 (challenger)"
+    client.set_registered_model_alias(NAME, "champion", "1")
+    assert find("transfer") == find(f"models:/{NAME}@champion") == f"{NAME}, version 1 (champion)"
+    assert find("transfer/3") == find(f"{NAME}/3") == f"{NAME}, version 3"
+    assert find() == f"{NAME}, version 1 (champion)"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ("transfr", r"has carsweep-transfer\. Did you mean transfer\?"),
+        ("retrieval", r"got 'retrieval'.*Run a sweep first"),
+        ("transfer@best", r"has .* and the versions 1, 2, 3\. Name one"),
+        ("transfer/9", r"the versions 1, 2, 3\. Name one"),
+        ("nothing/there", r"the folder of an exported model, got 'nothing/there'"),
+    ],
+)
+def test_a_name_that_is_not_there_is_told_with_those_that_are(wanted: str, said: str, find: Find) -> None:
+    """One line says what a model can be called, and what there is."""
+    find("transfer")
+    with pytest.raises(InputError, match=said) as caught:
+        find(wanted)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_export_is_found_by_its_folder_and_a_stores_files_are_not_copied(
+    tracking: Tracking, export: Path, tmp_path: Path
+) -> None:
+    """What lies on this machine is used in place."""
+    assert find_model(tracking, str(export), out=tmp_path).folder == export
+    found = find_model(tracking, "transfer/1", out=tmp_path)
+    assert found.folder.is_relative_to(str(tracking.artifact_root))
+    assert not list(tmp_path.iterdir())
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    assert len(found.load().predict(pixels)) == 2
+
+
+@pytest.mark.parametrize("damage", ["gone", "changed"])
+def test_files_that_are_gone_or_changed_are_told_with_the_remedy(
+    damage: str, tracking: Tracking, tmp_path: Path
+) -> None:
+    """The version is named, and how it is had again."""
+    copy = tmp_path / "copy"
+    found = find_model(tracking, "transfer/2", out=tmp_path)
+    shutil.copytree(found.folder, copy)
+    try:
+        if damage == "gone":
+            shutil.rmtree(found.folder)
+        else:
+            (found.folder / "model.safetensors").write_bytes(b"other weights")
+        with pytest.raises(InputError, match=r"carsweep-transfer, version 2.* must .*under another --name") as caught:
+            find_model(tracking, "transfer/2", out=tmp_path).load()
+        assert "\n" not in str(caught.value)
+    finally:
+        shutil.rmtree(found.folder, ignore_errors=True)
+        shutil.move(copy, found.folder)
+
+
+def test_a_store_without_models_says_what_to_run(tmp_path: Path) -> None:
+    """Nothing is registered: the message names the command that changes it."""
+    with pytest.raises(InputError, match="Run `carsweep run all` first"):
+        find_model(check_tracking(None, tmp_path), out=tmp_path)
