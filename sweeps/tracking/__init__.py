@@ -9,7 +9,7 @@ FACE = {
     "runs": ("hide", "runs_of"),
     "store": ("SERVER_SECONDS", "Tracking", "check_tracking", "explained", "patience"),
     "names": ("SWEEP_ID", "experiment_name", "of_sweep"),
-    "naming": ("models_of", "newest_model", "require_family"),
+    "naming": ("require_family",),
     "views": ("show", "view_of"),
 }
 """What other rooms may import, by module."""
