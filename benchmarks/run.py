@@ -86,6 +86,7 @@ BENCHMARKS = (
     Benchmark("frozen-trials", "frozen_trials.py", ("--short", "--trials", "8")),
     Benchmark("neighbours", "neighbours.py", ("--short",)),
     Benchmark("input-path", "input_path.py"),
+    Benchmark("predicting", "predicting.py"),
     Benchmark("epoch", "epoch.py"),
     Benchmark("memory", "memory.py", pictures=True),
     Benchmark("orchestration", "orchestration.py"),

@@ -6,6 +6,7 @@ FACE = {
     "demo": ("FOLDER_NAME", "demo_counts", "write_demo"),
     "layouts": ("read_layout",),
     "manifest": ("Manifest",),
+    "paths": ("images_named", "require_images"),
     "splits": ("quota",),
 }
 """What other rooms may import, by module."""

@@ -27,6 +27,7 @@ from carcls.models.classifier import Classifier, build_network
 from carcls.neighbours.gallery import Gallery
 from carcls.neighbours.whitening import Projection
 from carcls.stages import write_json
+from carcls.training.images import pick_device
 
 FORMAT = 1
 WEIGHTS_NAME = "model.safetensors"
@@ -35,7 +36,7 @@ DESCRIPTION_NAME = "model.json"
 # How a gallery is asked: settings of a trial.
 _ASKED = ("pooling", "k", "distance", "vote", "temperature")
 
-__all__ = ["Prediction", "Predictor", "load_export", "write_export"]
+__all__ = ["Prediction", "Predictor", "load_export", "pick_device", "write_export"]
 
 
 def write_export(

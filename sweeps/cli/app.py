@@ -40,6 +40,7 @@ _COMMANDS = {
     "report": ("report:report", "Write a page that shows what sweeps found."),
     "compare": ("folder:compare", "Show sweeps side by side."),
     "diff": ("folder:diff", "Show what two sweeps have otherwise, and what came of them."),
+    "predict": ("predict:predict", "Say of which class images are."),
     "promote": ("tracking:promote", "Make a family's challenger its champion, if it holds up."),
     "gc": ("removal:gc", "Remove cached stages that no sweep needs any more."),
     "list": ("listing:listing", "List settings, backbones, experiments or specs."),

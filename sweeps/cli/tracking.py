@@ -13,7 +13,7 @@ from carcls.errors import InputError
 from sweeps.cli.exits import DONE, FAILED
 from sweeps.cli.options import FAMILY, SWEEP, options
 from sweeps.cli.output import Streams, answering, resume_command
-from sweeps.cli.ui import store_of
+from sweeps.cli.store import store_of
 from sweeps.text import percent, plural, points
 
 if TYPE_CHECKING:

@@ -19,6 +19,7 @@ import click
 from carcls.errors import InputError, TrackingError, mask_secrets
 from sweeps.cli.exits import DONE, echo
 from sweeps.cli.options import SWEEP, options
+from sweeps.cli.store import store_of
 from sweeps.interrupts import uninterrupted
 
 _END_SECONDS = 10.0
@@ -52,18 +53,6 @@ def ui(sweep: str | None, out: Path, tracking_uri: str | None, port: int, host: 
     echo(f"MLflow starts on {mask_secrets(uri)}, which takes some seconds.")
     command, environment = pages_server(uri, (out.resolve() / "artifacts").as_uri(), host, port)
     return _serve(command, environment, (host, port), lambda: f"/{page() or _ALL}")
-
-
-def store_of(out: Path) -> str:
-    """Return the URI of the store that sweeps make under ``out``.
-
-    Raises:
-        InputError: there is none.
-    """
-    database = out.resolve() / "mlflow.db"
-    if not database.is_file():
-        raise InputError(f"--out must be a folder with runs, got {str(out)!r}. Run a sweep first, or name its --out.")
-    return f"sqlite:///{database}"
 
 
 def _page(out: Path, name: str | None, uri: str) -> str:

@@ -55,15 +55,15 @@ class FoundModel:
         return f"{self.name}, version {self.version}{held}" if self.version else str(self.folder)
 
     def load(self, device: torch.device | None = None) -> Predictor:
-        """Return the loaded model on the device; None is the CPU.
+        """Return the loaded model on the device; None is a GPU where there is one, else the CPU.
 
         Raises:
             InputError: its folder is gone, damaged, or of a carsweep that writes another format.
         """
-        from carcls.export import load_export
+        from carcls.export import load_export, pick_device
 
         try:
-            return load_export(self.folder, device)
+            return load_export(self.folder, device or pick_device())
         except InputError as error:
             if not self.version:
                 raise
