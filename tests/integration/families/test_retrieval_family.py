@@ -292,7 +292,7 @@ def test_the_exported_model_answers_as_it_was_tested(
         thumbnail = predictor.thumbnail(place)
         assert thumbnail is not None
         seen = np.asarray(Image.open(io.BytesIO(thumbnail)), np.float32)
-        assert np.abs(seen - _small(data, row, seen.shape)).mean() < 10
+        assert np.abs(seen - _small(data, row, seen.shape)).mean() < 15  # noise, and JPEG halves its colours
 
 
 def _small(data: Dataset, row: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
