@@ -1,6 +1,6 @@
 FACE = {
     "augment": ("Augmentation", "augment", "augmentation_of", "draw_view"),
-    "config": ("DataConfig", "DataSummary"),
+    "config": ("DEMO_NAME", "DataConfig", "DataSummary"),
     "dataset": ("Dataset", "find_dataset", "prepare_dataset", "summarize"),
     "decode": ("FORMATS", "as_rgb", "read_squares"),
     "demo": ("FOLDER_NAME", "demo_counts", "write_demo"),

@@ -249,7 +249,7 @@ def _as_registered(session: SweepSession, before: SweepResult, mirror: Mirror) -
         return replace(before, registered=None)
     if found is not None:
         return replace(before, registered=found)
-    session.tell("The model registry does not have the winner any more; it is registered again.")
+    session.tell("The model registry does not have the winner any more, or not by this name; it is registered again.")
     return _publish(session, replace(before, registered=None), mirror)
 
 
@@ -306,7 +306,7 @@ def _model_of(session: SweepSession, number: int) -> TrialModel:
     from sweeps.tracking.registry import TrialModel
 
     spec = session.spec
-    return TrialModel(session.tracking, spec.family, read_file(session.folder).id, number, spec.refit)
+    return TrialModel(session.tracking, spec.family, read_file(session.folder).id, number, spec.refit, spec.model_name)
 
 
 def _origin(session: SweepSession) -> dict[str, str]:
