@@ -151,7 +151,7 @@ def evaluate_on_test(
     rows, labels = data.splits.test, data.labels[data.splits.test]
     with TemporaryDirectory() as passing, memory_errors_named(config):
         place = folder or Path(passing)
-        gallery = _export(config, data, stages, model, place, details, confidence)
+        gallery = _export(config, data, stages, model, place, details, confidence, shown=folder is not None)
         predicted, probabilities, metrics = answer_test(place, data, stages, gallery)
     if predictions is not None:
         save_predictions(predictions, rows, labels, predicted, probabilities)
@@ -179,10 +179,14 @@ def _export(
     folder: Path,
     details: Mapping[str, Any] | None,
     confidence: Confidence | None,
+    shown: bool = True,
 ) -> Gallery | None:
+    """Write the export, with thumbnails of its gallery if people are to be shown them; return the gallery."""
     from carcls.export import write_export
+    from carcls.families.thumbnails import make_thumbnail
 
     classifier, gallery = _trial(config, data, stages).exported(model)
+    rows = data.splits.train.tolist() if gallery and shown else []  # the images of every gallery
     write_export(
         folder,
         classifier,
@@ -192,6 +196,7 @@ def _export(
         details=details,
         gallery=gallery,
         confidence=confidence,
+        thumbnails=[make_thumbnail(data, stages, row, config.image_size) for row in rows],
     )
     return gallery
 
