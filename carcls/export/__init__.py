@@ -1,8 +1,8 @@
 """The folder that a trained model is served from: images in, class names and probabilities out.
 
 ``model.safetensors`` holds every tensor of the network, ``gallery.safetensors`` those of the gallery where the model
-answers by its neighbours, and ``model.json`` the rest, checksums among it. Loading runs no code from the folder and
-needs neither pretrained weights nor the internet.
+answers by its neighbours, ``thumbnails.safetensors`` small pictures of it, and ``model.json`` the rest, checksums among
+it. Loading runs no code from the folder and needs neither pretrained weights nor the internet.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from carcls.evaluation.confidence import Confidence, confidence_from
 from carcls.export.engines import TorchEngine
 from carcls.export.inputs import read_pixels
 from carcls.export.predictors import Prediction, Predictor
+from carcls.export.thumbnails import THUMBNAILS_NAME, write_thumbnails
 from carcls.models.classifier import Classifier, build_network
 from carcls.neighbours.gallery import Gallery
 from carcls.neighbours.whitening import Projection
@@ -49,6 +50,7 @@ def write_export(
     details: Mapping[str, Any] | None = None,
     gallery: Gallery | None = None,
     confidence: Confidence | None = None,
+    thumbnails: Sequence[bytes] = (),
 ) -> None:
     """Write ``classifier`` into ``folder``, which is made when missing; an older export there is replaced.
 
@@ -59,11 +61,12 @@ def write_export(
         details: anything JSON holds, such as the trial's settings and metrics.
         gallery: with its images, where the model answers by its neighbours.
         confidence: how its answers become probabilities; None where that is not known.
+        thumbnails: JPEGs of these images, [g]; none where nobody is to see them.
     """
     assert len(classes) == classifier.head.out_features
     folder.mkdir(parents=True, exist_ok=True)
     # The description comes last and goes first: a folder with one is whole.
-    for name in (DESCRIPTION_NAME, GALLERY_NAME):
+    for name in (DESCRIPTION_NAME, GALLERY_NAME, THUMBNAILS_NAME):
         (folder / name).unlink(missing_ok=True)
     files, how_asked = {WEIGHTS_NAME: dict(classifier.state_dict())}, {}
     if gallery is not None:
@@ -76,6 +79,12 @@ def write_export(
     for name, tensors in files.items():
         with replacing(folder / name) as temporary:
             save_file({key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}, temporary)
+    written = [*files]
+    if thumbnails:
+        assert gallery is not None
+        assert len(thumbnails) == len(gallery.images)
+        write_thumbnails(folder, thumbnails)
+        written.append(THUMBNAILS_NAME)
     write_json(
         folder / DESCRIPTION_NAME,
         {
@@ -91,7 +100,7 @@ def write_export(
             "margin": margin,
             "details": dict(details or {}),
             **({"confidence": confidence.as_dict()} if confidence else {}),
-            "files": {name: describe(folder / name) for name in files},
+            "files": {name: describe(folder / name) for name in written},
             **how_asked,
         },
     )
@@ -120,7 +129,8 @@ def load_export(folder: str | Path, device: torch.device | None = None) -> Predi
             gallery.require_whole(classifier.backbone.embedding, len(classes))
         pooling = gallery.config.pooling if gallery else None
         confidence = confidence_from(description.get("confidence"))
-        return Predictor(TorchEngine(classifier, size, pooling, device), classes, size, gallery, confidence)
+        engine = TorchEngine(classifier, size, pooling, device)
+        return Predictor(engine, classes, size, gallery, confidence, folder)
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         raise InputError(
             f"{str(folder)!r} must hold the whole model that its {DESCRIPTION_NAME} describes. Export it again."

@@ -21,6 +21,7 @@ from PIL import Image
 from carcls.errors import InputError, UnreadableImage
 from carcls.evaluation.confidence import Confidence
 from carcls.export.inputs import EVERY_FILE, Files, ImageLike, read_pixels
+from carcls.export.thumbnails import read_thumbnail
 from carcls.machine import usable_cores
 from carcls.neighbours.gallery import Gallery
 
@@ -40,11 +41,13 @@ class Neighbour:
         image: its path, relative to the folder of the data set.
         label: its class.
         distance: from the image that was asked about.
+        place: its position in the gallery.
     """
 
     image: str
     label: str
     distance: float
+    place: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +89,7 @@ class Predictor:
         image_size: s.
         gallery: the images whose votes answer; None for a classifier.
         confidence: how its answers become probabilities.
+        folder: of the export.
     """
 
     engine: Engine
@@ -93,6 +97,7 @@ class Predictor:
     image_size: int
     gallery: Gallery | None = None
     confidence: Confidence = field(default_factory=Confidence)
+    folder: Path | None = None
 
     def predict(self, images: Images, *, top: int = TOP) -> list[Prediction]:
         """Return one prediction an image, in order; with a gallery, with the images of it that voted, nearest first.
@@ -174,13 +179,17 @@ class Predictor:
         shares = self.confidence.of_votes(votes)
         voted = [
             tuple(
-                Neighbour(gallery.images[place], names[gallery.labels[place]], float(distance))
+                Neighbour(gallery.images[place], names[gallery.labels[place]], float(distance), int(place))
                 for place, distance in zip(places, distances, strict=True)
             )
             for places, distances in zip(found.indices, found.distances, strict=True)
         ]
         answers = zip(shares, winners, voted, strict=True)
         return [_named(row, int(win), names, top, least, near) for row, win, near in answers]
+
+    def thumbnail(self, place: int) -> bytes | None:
+        """Return a small JPEG of the image at this place of the gallery; None where the model carries none of it."""
+        return None if self.folder is None else read_thumbnail(self.folder, place)
 
     def probabilities(self, images: Images) -> NDArray[np.float32]:
         """Return a classifier's probabilities float32 [b, c] of the classes; images and errors as ``predict``."""

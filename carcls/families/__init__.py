@@ -24,6 +24,9 @@ from carcls.outcome import Outcome, Report
 from carcls.stages import StageStore
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from carcls.evaluation.confidence import Confidence
     from carcls.models.classifier import Classifier
     from carcls.neighbours.gallery import Gallery
@@ -107,6 +110,16 @@ def refit_trial(config: TrialConfig, data: Dataset, stages: StageStore) -> str:
     return _trial(config, data, stages).train().relative_to(stages.root).as_posix()
 
 
+def label_test(folder: Path, data: Dataset, stages: StageStore) -> NDArray[np.int64]:
+    """Return what an exported model, perhaps of other data, says to the test images; the caller counts it.
+
+    As ``carcls.families.testing.label_test``, which loads torch.
+    """
+    from carcls.families import testing
+
+    return testing.label_test(folder, data, stages)
+
+
 def evaluate_on_test(
     config: TrialConfig,
     data: Dataset,
@@ -138,7 +151,7 @@ def evaluate_on_test(
     rows, labels = data.splits.test, data.labels[data.splits.test]
     with TemporaryDirectory() as passing, memory_errors_named(config):
         place = folder or Path(passing)
-        gallery = _export(config, data, stages, model, place, details, confidence)
+        gallery = _export(config, data, stages, model, place, details, confidence, shown=folder is not None)
         predicted, probabilities, metrics = answer_test(place, data, stages, gallery)
     if predictions is not None:
         save_predictions(predictions, rows, labels, predicted, probabilities)
@@ -166,10 +179,14 @@ def _export(
     folder: Path,
     details: Mapping[str, Any] | None,
     confidence: Confidence | None,
+    shown: bool = True,
 ) -> Gallery | None:
+    """Write the export, with thumbnails of its gallery if people are to be shown them; return the gallery."""
     from carcls.export import write_export
+    from carcls.families.thumbnails import make_thumbnail
 
     classifier, gallery = _trial(config, data, stages).exported(model)
+    rows = data.splits.train.tolist() if gallery and shown else []  # the images of every gallery
     write_export(
         folder,
         classifier,
@@ -179,6 +196,7 @@ def _export(
         details=details,
         gallery=gallery,
         confidence=confidence,
+        thumbnails=[make_thumbnail(data, stages, row, config.image_size) for row in rows],
     )
     return gallery
 

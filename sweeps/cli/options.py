@@ -149,6 +149,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     },
     "refit": {"is_flag": True, "default": None, "help": "Train the winner again, on training and validation images."},
     "name": {"help": "Name of the sweep or job; an existing name goes on with that one."},
+    "model-name": {"metavar": "MODEL", "help": "Register the winner as this. Default: by family and data."},
     "out": {"type": _PATH, "callback": _at_home, "default": "runs", "show_default": True, "help": "Folder of runs."},
     "tracking-uri": {"metavar": "URI", "help": "MLflow store or server. Default: OUT/mlflow.db."},
     "known-tracking-uri": {"metavar": "URI", "help": "MLflow store or server. Default: the one it was run with."},

@@ -196,7 +196,9 @@ _add(
 @click.option(
     "--set", "sets", type=SETTING, metavar="KEY=VALUE …", multiple=True, help="Change a setting, or search.X."
 )
-@options("concurrency", "cpus-per-trial", "gpus-per-trial", "out", "known-tracking-uri", "address", "notify")
+@options(
+    "concurrency", "cpus-per-trial", "gpus-per-trial", "model-name", "out", "known-tracking-uri", "address", "notify"
+)
 @click.option("--dry-run", is_flag=True, help="Print what would change, and stop.")
 @answering
 def resume(

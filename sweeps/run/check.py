@@ -126,12 +126,25 @@ def _ask_around(
 
         with mistakes:
             tracking = check_tracking(command.tracking_uri, command.root)
+            _require_names(command, tracking)
     if command.address is not None and has_folder:
         from sweeps.engine.cluster import machines_of
 
         with mistakes:
             machines = machines_of(command.address, command.root)
     return tracking, machine, machines
+
+
+def _require_names(command: Command, tracking: Tracking) -> None:
+    """Check that the names that a user gave to models are of no other family, if the store has any."""
+    named = [spec for spec in command.specs if spec.model_name]
+    if named and (tracking.file is None or tracking.file.is_file()):
+        from sweeps.tracking.naming import require_family
+        from sweeps.tracking.store import explained, patience
+
+        with explained(tracking), patience():
+            for spec in named:
+                require_family(tracking.client(), str(spec.model_name), spec.family)
 
 
 def fit_to_data(spec: SweepSpec, gallery: int, *, spare: int = 0) -> tuple[SweepSpec, list[str]]:

@@ -22,13 +22,24 @@ from sweeps.spec.documented import (
     settings_for,
 )
 from sweeps.spec.fields import EarlyStopping, usable_as_folder
-from sweeps.spec.loading import load_spec
+from sweeps.spec.loading import edit_spec, load_spec
 from sweeps.spec.mistakes import Mistakes
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import Kind
 
 # A reproduction runs the documented trials and no others, so these would be asked for in vain.
-_SEARCH_ONLY = ("family", "name", "trials", "experiments", "starts", "search", "sampler", "config", "early_stopping")
+_SEARCH_ONLY = (
+    "family",
+    "name",
+    "trials",
+    "experiments",
+    "starts",
+    "search",
+    "sampler",
+    "config",
+    "early_stopping",
+    "model_name",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +186,11 @@ def _vain(text: str, families: Sequence[str]) -> list[str]:
     return []
 
 
+def with_model_of_its_own(spec: SweepSpec) -> SweepSpec:
+    """Return the spec of one of several families, whose winners would else share the name that the user gave."""
+    return edit_spec(spec, [], {"model_name": f"{spec.model_name}-{spec.family}"}) if spec.model_name else spec
+
+
 def _fitting(family: str, said: Mapping[str, Any]) -> dict[str, Any]:
     """Return what means something in a family, also of the settings in a section such as ``search``."""
     return {
@@ -204,6 +220,7 @@ def _load_specs(
     for family in families:
         named = {**_fitting(family, overrides), "name": f"{stem}{family}"}
         with mistakes:
-            specs.append(load_spec(family, sets=settings_for(family, sets), overrides=named, demo=demo))
+            spec = load_spec(family, sets=settings_for(family, sets), overrides=named, demo=demo)
+            specs.append(with_model_of_its_own(spec))
     mistakes.raise_all()
     return specs

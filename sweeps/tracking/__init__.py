@@ -7,8 +7,9 @@ FACE = {
     "promotion": ("Promotion", "promote"),
     "registry": ("TrialModel", "held_versions", "load_model"),
     "runs": ("hide", "runs_of"),
-    "store": ("SERVER_SECONDS", "Tracking", "check_tracking", "explained", "model_name", "patience"),
-    "names": ("SWEEP_ID", "of_sweep"),
+    "store": ("SERVER_SECONDS", "Tracking", "check_tracking", "explained", "patience"),
+    "names": ("SWEEP_ID", "TEST_READINGS", "experiment_name", "of_sweep"),
+    "naming": ("require_family",),
     "views": ("show", "view_of"),
 }
 """What other rooms may import, by module."""

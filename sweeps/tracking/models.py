@@ -18,7 +18,8 @@ from carcls.catalog import FAMILIES
 from carcls.errors import InputError, nearest
 from carcls.stages import StageStore
 from sweeps.tracking.names import CHALLENGER, CHAMPION
-from sweeps.tracking.store import Tracking, explained, model_name, one_line, patience
+from sweeps.tracking.naming import models_of
+from sweeps.tracking.store import Tracking, explained, one_line, patience
 
 if TYPE_CHECKING:
     import torch
@@ -73,7 +74,7 @@ class FoundModel:
 
 
 def find_model(tracking: Tracking, wanted: str | None = None, *, out: Path) -> FoundModel:
-    """Return a model by its name; of a family the champion, else the challenger, else the newest version.
+    """Return a model by its name; of a family its champion, else its challenger, else the newest version.
 
     A local store's files are used where they are; a server's are downloaded once, as a cached stage in ``out``.
 
@@ -114,7 +115,7 @@ def _version(tracking: Tracking, wanted: str) -> ModelVersion:
     name, at, alias = text.partition("@")
     if not at:
         name, _, number = text.rpartition("/") if text.rpartition("/")[2].isdigit() else (text, "", "")
-    name = model_name(name) if name in FAMILIES else name
+    name = next(iter(models_of(client, name)), name) if name in FAMILIES else name
     known = [model.name for model in client.search_registered_models()]
     if name not in known:
         where = f"{tracking.shown_uri} has {', '.join(known) or 'no registered model'}"
@@ -150,8 +151,8 @@ def _usual(client: mlflow.MlflowClient, name: str) -> ModelVersion:
 def _best(tracking: Tracking) -> tuple[ModelVersion, str]:
     """Return the model of the family that is best on validation images, and why it is."""
     client = tracking.client()
-    known = {model.name for model in client.search_registered_models()}
-    found = {family: _usual(client, model_name(family)) for family in FAMILIES if model_name(family) in known}
+    names = {family: models_of(client, family)[:1] for family in FAMILIES}
+    found = {family: _usual(client, name) for family, known in names.items() for name in known}
     if not found:
         raise InputError(
             f"model must be registered, and {tracking.shown_uri} has none. Run `carsweep run all` first, or name the "

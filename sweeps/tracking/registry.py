@@ -1,4 +1,4 @@
-"""MLflow's model registry: the winner of a sweep becomes a version of ``carsweep-<family>`` and its challenger."""
+"""MLflow's model registry: the winner of a sweep becomes a version of a registered model, and its challenger."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import tempfile
 import warnings
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Metric
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
@@ -28,8 +26,9 @@ from sweeps.results.result import Registered
 from sweeps.tracking.compat import remove_files, store_in_use
 from sweeps.tracking.gates import champion_beside
 from sweeps.tracking.names import CHALLENGER, PREDICTIONS, SWEEP_ID, TRIAL, of_sweep
+from sweeps.tracking.naming import claim_name
 from sweeps.tracking.runs import KnownRun, SweepRuns
-from sweeps.tracking.store import Tracking, explained, model_name, patience
+from sweeps.tracking.store import Tracking, explained, patience
 from sweeps.tracking.updates import logged
 
 # What carcls needs to serve a model; MLflow's own inference would load the model in another process to find out.
@@ -53,14 +52,23 @@ class TrialModel:
 
     Args:
         tracking: from ``check_tracking``.
-        family: the model is called ``carsweep-<family>``.
+        family: of the sweep.
         sweep_id, number: the trial.
         refit: whether it is the trial's settings trained on the validation images too, which is another model.
+        wanted: name of the registered model, where the user gave one (see ``sweeps.tracking.naming``).
     """
 
-    def __init__(self, tracking: Tracking, family: str, sweep_id: str, number: int, refit: bool = False) -> None:
+    def __init__(
+        self,
+        tracking: Tracking,
+        family: str,
+        sweep_id: str,
+        number: int,
+        refit: bool = False,
+        wanted: str | None = None,
+    ) -> None:
         self._tracking, self._family, self._sweep_id, self._number = tracking, family, sweep_id, number
-        self._refit, self._name = refit, model_name(family)
+        self._refit, self._wanted = refit, wanted
         self._query = f"{of_sweep(sweep_id)} AND tags.`{TRIAL}` = '{number}'"
 
     @cached_property
@@ -97,8 +105,8 @@ class TrialModel:
             export: folder written by ``carcls.export``.
             metrics: the trial's validation metrics.
             test: ``test_accuracy`` and the others; logged to the trial's run too, which must be in MLflow.
-            details: more tags of the version: data digest, backbone, … and ``test_images``, which is equal for two
-                versions that were tested on the same images.
+            details: more tags of the version: ``data``, by which its model is named, data digest, backbone, … and
+                ``test_images``, which is equal for two versions that were tested on the same images.
             predictions: the trial's answers to the test images, a file ``test-predictions.npz``; logged to its run. A
                 version whose file is gone is registered without, and cannot be compared with another one.
 
@@ -125,18 +133,20 @@ class TrialModel:
         return registered
 
     def _version(self) -> ModelVersion | None:
-        """Return the model's version.
+        """Return the model's version, under the name that the user gave, or any.
 
         MLflow makes more when a request is sent again; those that no alias holds are removed.
         """
-        found = filter(self._is_of_this, self._client.search_model_versions(f"name = '{self._name}' AND {self._query}"))
+        found = filter(self._is_of_this, self._client.search_model_versions(self._query))
         versions = sorted(found, key=lambda version: int(version.version))
+        name = self._wanted or (versions[0].name if versions else "")
+        versions = [version for version in versions if version.name == name]
         if len(versions) > 1:
-            held = held_versions(self._client, self._name)
+            held = held_versions(self._client, name)
             versions.sort(key=lambda version: str(version.version) not in held)
             for version in versions[1:]:
                 if str(version.version) not in held:
-                    self._client.delete_model_version(self._name, version.version)
+                    self._client.delete_model_version(name, version.version)
         return versions[0] if versions else None
 
     def _is_of_this(self, found: ModelVersion | LoggedModel) -> bool:
@@ -150,12 +160,10 @@ class TrialModel:
         about = description_of(self._family)
         with store_in_use(self._tracking.uri, self._tracking.experiment(self._family)):
             model = _log_model(run.run_id, export, tags, signature_of(self._family), about)
-            if not self._client.search_registered_models(f"name = '{self._name}'"):
-                with suppress(MlflowException):  # another sweep was faster
-                    text = f"Car classifier, found by carsweep. {about}"
-                    self._client.create_registered_model(self._name, description=text)
+            text = f"Car classifier, found by carsweep. {about}"
+            name = claim_name(self._client, self._family, tags.get("data", ""), self._wanted, text)
             self._client.create_model_version(
-                self._name, model.model_uri, run.run_id, tags=tags, description=about, model_id=model.model_id
+                name, model.model_uri, run.run_id, tags=tags, description=about, model_id=model.model_id
             )
 
     def _challenge(self, version: ModelVersion, *, over: int) -> Registered:
@@ -171,7 +179,7 @@ class TrialModel:
 
     def _remove_half_made(self) -> None:
         """Remove models that no version has, which a process left that died while it uploaded them."""
-        versions = self._client.search_model_versions(f"name = '{self._name}'")
+        versions = self._client.search_model_versions(self._query)
         used = {version.model_id for version in versions} | {version.source for version in versions}
         experiment = self._tracking.experiment(self._family)
         for model in self._client.search_logged_models([experiment], filter_string=self._query):

@@ -23,6 +23,7 @@ from filelock import FileLock
 
 from carcls.errors import CarsweepError, TrackingError, mask_secrets
 from sweeps.tracking import compat  # before MLflow, which reads what it sets
+from sweeps.tracking.names import experiment_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -73,12 +74,17 @@ class Tracking:
         """The URI with user and password masked; for logs, results and messages."""
         return mask_secrets(self.uri)
 
+    @property
+    def file(self) -> Path | None:
+        """The SQLite database; None where a server keeps the runs."""
+        return Path(self.uri.removeprefix("sqlite:///")) if self.uri.startswith("sqlite:///") else None
+
     def client(self) -> MlflowClient:
         """Return a client of this store and of its model registry. A fresh database is made here."""
         from mlflow import MlflowClient
 
-        if self.uri.startswith("sqlite:///"):
-            _make_database(Path(self.uri.removeprefix("sqlite:///")), str(self.artifact_root))
+        if self.file is not None:
+            _make_database(self.file, str(self.artifact_root))
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     def experiment(self, family: str) -> str:
@@ -87,7 +93,7 @@ class Tracking:
         Raises:
             TrackingError: the experiment was deleted, or the store cannot be written.
         """
-        name = model_name(family)
+        name = experiment_name(family)
         with explained(self):
             client = self.client()
             found = client.get_experiment_by_name(name)
@@ -105,11 +111,6 @@ class Tracking:
                 f"Restore it with `mlflow experiments restore -x {found.experiment_id}`, or {_WAYS_OUT}."
             )
         return str(found.experiment_id)
-
-
-def model_name(family: str) -> str:
-    """Return the name of the registered model that holds a family's winners; also of the experiment with its runs."""
-    return f"carsweep-{family}"
 
 
 def check_tracking(uri: str | None, out: Path) -> Tracking:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -55,7 +56,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Class folders with 24 training and 5 test images of each of three tints."""
+    """Class folders with 24 training and 5 test images of each of three tints; the first one's are wider than high."""
     root = tmp_path_factory.mktemp("tints")
     random = np.random.default_rng(0)
     for label, tint in enumerate(TINTS):
@@ -63,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             place = root / split / f"tint {label}"
             place.mkdir(parents=True)
             for number in range(count):
-                coarse = random.integers(-60, 60, (6, 6, 3)).repeat(8, axis=0).repeat(8, axis=1)
+                coarse = random.integers(-60, 60, (6, 6, 3)).repeat(8, axis=0).repeat(8 if label else 12, axis=1)
                 Image.fromarray((coarse + np.array(tint)).astype(np.uint8)).save(place / f"{number}.png")
     return root
 
@@ -287,6 +288,19 @@ def test_the_exported_model_answers_as_it_was_tested(
         assert [n.distance for n in answer.neighbours] == pytest.approx(distances[named], rel=1e-3, abs=1e-5)
         labels = [data.classes[data.labels[data.splits.train[place]]] for place in named]
         assert [n.label for n in answer.neighbours] == labels
+    for place, row in enumerate(data.splits.train.tolist()):
+        thumbnail = predictor.thumbnail(place)
+        assert thumbnail is not None
+        seen = np.asarray(Image.open(io.BytesIO(thumbnail)), np.float32)
+        assert np.abs(seen - _small(data, row, seen.shape)).mean() < 15  # noise, and JPEG halves its colours
+
+
+def _small(data: Dataset, row: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return the image of a row, float32 [h, w, 3], whose sides have the ratio that is asked for."""
+    with Image.open(data.manifest.root / data.manifest.images[row].path) as file:
+        width, height = file.size
+        assert shape[:2] == (round(shape[1] * height / width), shape[1])
+        return np.asarray(file.convert("RGB").resize((shape[1], shape[0]), Image.Resampling.BICUBIC), np.float32)
 
 
 def test_a_sibling_answers_as_a_trial_of_its_own_does(folder: Path, stages: StageStore) -> None:

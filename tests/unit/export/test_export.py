@@ -302,6 +302,27 @@ def test_the_folder_says_what_it_is(folder: Path, gallery_folder: Path, classifi
     assert len(set(modes.values())) == 1
 
 
+def test_thumbnails_of_the_gallery_are_found_by_their_places(
+    classifier: Classifier, gallery: Gallery, predictor: Predictor, tmp_path: Path
+) -> None:
+    """Each image of the gallery has its own bytes; one that could not be read, a place that is not there, have none.
+
+    An export whose thumbnails were changed is not loaded, and one without galleries or thumbnails shows none.
+    """
+    pictures = (b"\xff\xd8 one", b"", *(bytes([place]) * 9 for place in range(2, 7)))
+    write_export(tmp_path, classifier, CONFIG, classes=CLASSES, margin=0.0, gallery=gallery, thumbnails=pictures)
+    loaded = load_export(tmp_path)
+    assert [loaded.thumbnail(place) for place in range(-1, 8)] == [None, pictures[0], None, *pictures[2:], None]
+    assert loaded.thumbnail(loaded.predict(SHOWN[3])[0].neighbours[0].place) == pictures[3]
+    assert predictor.thumbnail(0) is None
+    _export(tmp_path / "none", classifier, gallery)
+    assert load_export(tmp_path / "none").thumbnail(0) is None
+    file = tmp_path / "thumbnails.safetensors"
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    with pytest.raises(InputError, match=r"thumbnails\.safetensors must be as it was exported"):
+        load_export(tmp_path)
+
+
 def test_an_export_replaces_an_older_one_wholly(tmp_path: Path, classifier: Classifier, gallery: Gallery) -> None:
     """Exporting into the same folder again serves the newer model; a classifier leaves no gallery behind."""
     for carried in (gallery, None, gallery):
