@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -208,13 +208,34 @@ def stop(name: str, now: bool, wait: float, out: Path) -> int:
     Each running trial ends after its epoch, or without it after 20 seconds; everything is kept. Exit code 0 once
     nothing runs any more, 1 when it still runs after --wait seconds.
     """
-    from sweeps.lock import ask_to_stop, holder_of
     from sweeps.run.status import sweeps_in
 
-    running = {out / sweep: holder for sweep in sweeps_in(out, name) if (holder := holder_of(out / sweep)) is not None}
-    if not running:
+    sweeps = [out / sweep for sweep in sweeps_in(out, name)]
+    ended = end_all(name, sweeps, now=now, wait=wait)
+    if ended is None:
         echo(f"{name} is not running.")
-        return DONE
+    elif ended:
+        echo(f"Stopped. To go on:\n  {resume_command(name, out)}")
+    return FAILED if ended is False else DONE
+
+
+def end_all(name: str, sweeps: Sequence[Path], *, now: bool, wait: float) -> bool | None:
+    """Ask whoever runs the sweeps in these folders to stop, and wait for it.
+
+    Args:
+        name: what they are called together.
+        sweeps: their folders.
+        now: do not wait for the epochs that run.
+        wait: at most so many seconds.
+
+    Returns:
+        Whether nothing runs any more; None where nothing did.
+    """
+    from sweeps.lock import ask_to_stop, holder_of
+
+    running = {folder: holder for folder in sweeps if (holder := holder_of(folder)) is not None}
+    if not running:
+        return None
     for folder, holder in running.items():
         ask_to_stop(folder, now=now)
         echo(f"Asked {holder} to stop {folder.name}; waiting for it.", err=True)
@@ -226,7 +247,6 @@ def stop(name: str, now: bool, wait: float, out: Path) -> int:
                 f"through. {' and '.join(map(str, running.values()))} can be killed without loss.",
                 err=True,
             )
-            return FAILED
+            return False
         time.sleep(_LOOK_SECONDS)
-    echo(f"Stopped. To go on:\n  {resume_command(name, out)}")
-    return DONE
+    return True
