@@ -65,14 +65,15 @@ def carry_out(command: Command, streams: Streams, *, dry_run: bool = False, read
     from sweeps.cli.view import open_view
     from sweeps.run.several import run_sweeps
 
-    outcome, interrupted = None, partial(_interrupted, command.name, command.out)
+    again = resume_command(command.name, command.out, finish=not command.runs_trials)
+    outcome, interrupted = None, partial(_interrupted, command.out / command.name, again)
     with suppress(KeyboardInterrupt), last_words(interrupted):
         view = partial(open_view, console=streams.progress, stages=command.root / "stages")
         outcome = run_sweeps(command, view, streams.notify)
     if outcome is None:
         streams.answer({"error": "interrupted"})
         return interrupted()
-    with kept_in(command.out / command.name, resume_command(command.name, command.out)):
+    with kept_in(command.out / command.name, again):
         streams.answer(outcome.as_dict())
         print_outcome(streams.result, command.out, outcome)
     return interrupted() if outcome.interrupted else DONE if outcome.is_whole else FAILED
@@ -101,12 +102,12 @@ def _all_together(plans: list[Plan]) -> str:
     return line
 
 
-def _interrupted(name: str, out: Path) -> int:
+def _interrupted(folder: Path, again: str) -> int:
     """Tell a person who stopped a sweep how it goes on; return the exit code."""
     from sweeps.spec.sweep_file import is_known
 
-    if is_known(out / name):
-        echo(f"Interrupted; everything so far is kept. To go on:\n  {resume_command(name, out)}", err=True)
+    if is_known(folder):
+        echo(f"Interrupted; everything so far is kept. To go on:\n  {again}", err=True)
     else:
         echo("Interrupted before the first trial. To begin: the same command again.", err=True)
     return INTERRUPTED

@@ -176,13 +176,13 @@ def test_what_cannot_be_printed_is_no_traceback(words: str, more: list[str], whe
     assert done.returncode == 1
     assert_quiet(done.stderr)
     told = [line for line in done.stderr.splitlines() if line.startswith("carsweep: ")]
-    is_result = words in ("run transfer", "resume") and "--help" not in more
+    is_result = words in ("run transfer", "resume", "finish") and "--help" not in more
     assert len(told) == (1 if is_result or where == "a full disk" else 0)
     if told:
         assert ("No space left on device" if where == "a full disk" else "Broken pipe") in told[0]
     if is_result:
         assert "kept in runs/mine" in told[0]
-        assert told[0].endswith("resume mine")
+        assert told[0].endswith("finish mine" if words == "finish" else "resume mine")
 
 
 def test_a_closed_stdout_and_a_full_stderr_cost_no_result(place: Path) -> None:
