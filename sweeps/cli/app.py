@@ -34,8 +34,8 @@ Exit codes: 0 done, 1 no model was registered (or promoted), 2 a mistake in the 
 _COMMANDS = {
     "run": ("run:run", "Run a sweep."),
     "resume": ("run:resume", "Go on with a sweep, with more trials or other settings."),
-    "stop": ("folder:stop", "Stop a running sweep so that it can go on later."),
-    "finish": ("finish:finish", "End a sweep now: register the best so far."),
+    "stop": ("stop:stop", "Stop a running sweep so that it can go on later."),
+    "finish": ("run:finish", "End a sweep now: register the best so far."),
     "status": ("folder:status", "Show the status of a sweep."),
     "runs": ("folder:runs", "List the sweeps of a folder."),
     "reproduce": ("run:reproduce", "Run the documented experiments; compare with their numbers."),
