@@ -31,7 +31,7 @@ from carcls.export.inputs import read_pixels
 from carcls.machine import usable_cores
 from carcls.models.backbones import build_backbone
 from carcls.models.classifier import Classifier
-from sweeps.cli.predict import answers_to
+from sweeps.cli.answers import answers_to
 
 CLASSES, TARGET = 196, 0.9
 

@@ -21,6 +21,7 @@ from carcls.disk import damage_of, describe, replacing
 from carcls.errors import InputError
 from carcls.evaluation.confidence import Confidence, confidence_from
 from carcls.export.engines import TorchEngine
+from carcls.export.inputs import read_pixels
 from carcls.export.predictors import Prediction, Predictor
 from carcls.export.thumbnails import THUMBNAILS_NAME, write_thumbnails
 from carcls.models.classifier import Classifier, build_network
@@ -36,7 +37,7 @@ DESCRIPTION_NAME = "model.json"
 # How a gallery is asked: settings of a trial.
 _ASKED = ("pooling", "k", "distance", "vote", "temperature")
 
-__all__ = ["Prediction", "Predictor", "load_export", "pick_device", "write_export"]
+__all__ = ["Prediction", "Predictor", "load_export", "pick_device", "read_pixels", "write_export"]
 
 
 def write_export(

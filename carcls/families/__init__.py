@@ -24,6 +24,9 @@ from carcls.outcome import Outcome, Report
 from carcls.stages import StageStore
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from carcls.evaluation.confidence import Confidence
     from carcls.models.classifier import Classifier
     from carcls.neighbours.gallery import Gallery
@@ -105,6 +108,16 @@ def refit_trial(config: TrialConfig, data: Dataset, stages: StageStore) -> str:
         TrialFailure: training cannot go on.
     """
     return _trial(config, data, stages).train().relative_to(stages.root).as_posix()
+
+
+def label_test(folder: Path, data: Dataset, stages: StageStore) -> NDArray[np.int64]:
+    """Return what an exported model, perhaps of other data, says to the test images; the caller counts it.
+
+    As ``carcls.families.testing.label_test``, which loads torch.
+    """
+    from carcls.families import testing
+
+    return testing.label_test(folder, data, stages)
 
 
 def evaluate_on_test(

@@ -71,6 +71,21 @@ def answer_test(folder: Path, data: Dataset, stages: StageStore, fitted: Gallery
     return predicted, shares, metrics | _errors(votes, shares, predicted == labels)
 
 
+def label_test(folder: Path, data: Dataset, stages: StageStore) -> NDArray[np.int64]:
+    """Return the classes int64 [n] of the test images by a model that may know other classes, which it names.
+
+    -1 stands for a class that the data does not have; of what the data has and the model does not, it gets all wrong.
+
+    Args:
+        folder: of the export.
+        data: with a test split.
+        stages: where the pixels are.
+    """
+    predictor, places = load_export(folder, pick_device()), {name: place for place, name in enumerate(data.classes)}
+    answers = predictor.explain(_computed(predictor, data, stages), top=1)
+    return np.array([places.get(answer.label, -1) for answer in answers], np.int64)
+
+
 def _errors(raw: NDArray[np.float32], shares: NDArray[np.float32], hits: NDArray[np.bool_]) -> dict[str, float]:
     """Return the expected calibration errors of the raw answers and of those that are served."""
     names = {"test_raw_calibration_error": raw, "test_calibration_error": shares}

@@ -41,6 +41,7 @@ _COMMANDS = {
     "compare": ("folder:compare", "Show sweeps side by side."),
     "diff": ("folder:diff", "Show what two sweeps have otherwise, and what came of them."),
     "predict": ("predict:predict", "Say of which class images are."),
+    "similar": ("similar:similar", "Show the training images nearest to an image."),
     "promote": ("tracking:promote", "Make a family's challenger its champion, if it holds up."),
     "gc": ("removal:gc", "Remove cached stages that no sweep needs any more."),
     "list": ("listing:listing", "List settings, backbones, experiments or specs."),

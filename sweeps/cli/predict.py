@@ -8,10 +8,9 @@ import shutil
 import sys
 import tempfile
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ import click
 from carcls.catalog import FAMILIES
 from carcls.disk import replacing
 from carcls.errors import InputError, UnreadableImage, printable
+from sweeps.cli.answers import answers_to, cells_of, named, plain, told
 from sweeps.cli.exits import DONE, FAILED, echo
 from sweeps.cli.options import options
 from sweeps.cli.output import Streams, answering
@@ -27,13 +27,7 @@ from sweeps.cli.store import model_named
 from sweeps.text import DASH, Grid, duration, percent, plural
 
 if TYPE_CHECKING:
-    from carcls.export import Prediction, Predictor
-
-    # The path of an image, and what is said of it.
-    Answer = tuple[str, Prediction | UnreadableImage]
-
-# So often a person hears how far it is.
-_TELL_SECONDS = 10.0
+    from sweeps.cli.answers import Answer
 
 
 @click.command("predict")
@@ -41,6 +35,12 @@ _TELL_SECONDS = 10.0
 @options("model")
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="How many of the likeliest classes.")
 @click.option("--csv", "table", metavar="FILE", type=click.Path(path_type=Path), help="Write a row for each image.")
+@click.option(
+    "--abstain",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="PRECISION",
+    help="Say unknown where the model is not as sure as this precision on the validation images takes.",
+)
 @options("out", "tracking-uri")
 @answering
 def predict(
@@ -49,6 +49,7 @@ def predict(
     model: str | None,
     top: int,
     table: Path | None,
+    abstain: float | None,
     out: Path,
     tracking_uri: str | None,
 ) -> int:
@@ -70,7 +71,7 @@ def predict(
         found = model_named(streams, wanted, out, tracking_uri)
         streams.notify(f"{found.why} {found} answers.".strip())
         predictor, start = found.load(), time.monotonic()
-        for answer in _told(answers_to(predictor, images_named(paths, sys.stdin, others), top), streams.notify):
+        for answer in told(answers_to(predictor, images_named(paths, sys.stdin, others), top, abstain), streams.notify):
             count[isinstance(answer[1], UnreadableImage)] += 1
             write(answer)
             show(answer)
@@ -81,8 +82,12 @@ def predict(
     more = f"; {unreadable} cannot be read" if unreadable else ""
     streams.notify(f"{plural(answered, 'image')} answered in {duration(seconds)}{more}.{left_out}")
     if is_table:
-        named = {"name": found.name, "version": found.version, "aliases": list(found.aliases)}
-        value = {"model": named, "images": list(map(_plain, kept)), "unreadable": unreadable, "left_out": dict(others)}
+        value = {
+            "model": named(found),
+            "images": list(map(plain, kept)),
+            "unreadable": unreadable,
+            "left_out": dict(others),
+        }
         streams.answer(value, *_drawn(kept))
     return DONE if answered else FAILED
 
@@ -99,52 +104,13 @@ def _parted(words: Sequence[str], model: str | None) -> tuple[str | None, Sequen
     return model or family, paths
 
 
-def answers_to(predictor: Predictor, names: Iterable[str], top: int) -> Iterator[Answer]:
-    """Yield the path of each image with what the model says, or why it cannot be read, as they are read."""
-    asked: deque[str] = deque()
-
-    def paths() -> Iterator[Path]:
-        for name in names:
-            asked.append(name)
-            yield Path(name)
-
-    for answer in predictor.answers(paths(), top=top):
-        yield asked.popleft(), answer
-
-
-def _told(answers: Iterable[Answer], notify: Callable[[str], None]) -> Iterator[Answer]:
-    """Yield the answers, and say now and then how many there are."""
-    told = start = time.monotonic()
-    for done, answer in enumerate(answers, start=1):
-        yield answer
-        now = time.monotonic()
-        if now - told > _TELL_SECONDS:
-            told = now
-            notify(f"{plural(done, 'image')} so far, {done / (now - start):.0f} a second")
-
-
 def _nothing(_answer: Answer) -> None:
     """Do nothing: the answers go to a file."""
 
 
 def _print_line(answer: Answer) -> None:
     """Print a line for a program: the path, then classes and probabilities, or nothing twice and the reason."""
-    echo("\t".join(map(printable, _cells(answer))))
-
-
-def _cells(answer: Answer) -> list[str]:
-    name, said = answer
-    if isinstance(said, UnreadableImage):
-        return [name, "", "", str(said)]
-    return [name, *(cell for label, share in said.top for cell in (label, f"{share:.4f}"))]
-
-
-def _plain(answer: Answer) -> dict[str, Any]:
-    """Return what JSON has of an answer."""
-    name, said = answer
-    if isinstance(said, UnreadableImage):
-        return {"image": name, "error": str(said)}
-    return {"image": name, **asdict(said), "top": [{"label": one, "probability": share} for one, share in said.top]}
+    echo("\t".join(map(printable, cells_of(answer))))
 
 
 def _drawn(answers: Sequence[Answer]) -> Iterator[str | Grid]:
@@ -194,6 +160,6 @@ def _rows_in(table: Path | None, top: int) -> Iterator[Callable[[Answer], object
 
 def _with_error(answer: Answer, width: int) -> list[str]:
     """Return the cells of a row, of which the last says why an image could not be read."""
-    cells = _cells(answer)
+    cells = cells_of(answer)
     is_read = not isinstance(answer[1], UnreadableImage)
     return [*cells, *[""] * (width + 1 - len(cells))] if is_read else [cells[0], *[""] * (width - 1), cells[-1]]

@@ -5,6 +5,7 @@ FACE = {
     "details": ("CONFIRMED",),
     "facts": ("Facts", "read_facts"),
     "page": ("REPORT", "SideBySide", "write_report"),
+    "similar": ("training_pictures", "votes_of", "write_similar"),
     "verdict": ("compared_text", "idle_seeds_text", "test_text", "why_no_winner", "winner_text"),
 }
 """What other rooms may import, by module."""

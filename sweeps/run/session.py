@@ -19,6 +19,7 @@ from sweeps.results.result import RESULT, TEST_PREDICTIONS, Registered, SweepRes
 from sweeps.spec.sweep_file import read_file
 from sweeps.study.confirmation import Repeat, repeats_of
 from sweeps.text import command_text, percent, plural
+from sweeps.tracking.names import TEST_READINGS
 from sweeps.trial import TrialRecord, stage_use
 from sweeps.waits import Waiting
 
@@ -287,7 +288,7 @@ def _register(session: SweepSession, result: SweepResult, mirror: Mirror) -> Reg
     winner, test, confirmed = result.best, result.test, result.board.best_confirmed
     assert winner is not None
     assert test is not None
-    tags = {"test_readings": str(test.evaluations), "test_models_read": str(test.models)}
+    tags = {TEST_READINGS: str(test.evaluations), "test_models_read": str(test.models)}
     if confirmed is not None:
         spread = "" if confirmed.spread is None else f" ±{confirmed.spread:.4f}"
         tags["confirmed_val_accuracy"] = f"{confirmed.mean:.4f}{spread} over {len(confirmed.runs)} fresh seeds"

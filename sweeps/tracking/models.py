@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,7 +101,12 @@ def find_model(tracking: Tracking, wanted: str | None = None, *, out: Path) -> F
 def export_at(path: str | None) -> FoundModel | None:
     """Return the export in a folder; None where it is no such folder. No store is asked."""
     folder = Path(path or "").expanduser().absolute()
-    return FoundModel(folder, folder.name) if path and (folder / _DESCRIPTION).is_file() else None
+    if not path or not (folder / _DESCRIPTION).is_file():
+        return None
+    details = {}
+    with suppress(OSError, ValueError, KeyError, TypeError):  # it is found, and refused when it is loaded
+        details = dict(json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))["details"])
+    return FoundModel(folder, folder.name, tags=details)
 
 
 def _version(tracking: Tracking, wanted: str) -> ModelVersion:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from helpers import commands_of, draw_pictures, free_port
+from helpers import commands_of, draw_pictures, export_with_gallery, free_port
 
 from sweeps.cli.app import carsweep as root
 
@@ -68,6 +68,7 @@ CASES = {
     "explain": Case(["dropout"], ["dropuot"]),
     "completion": Case(["bash"], ["tcsh"], json=False),
     "predict": Case(["transfer", "pictures/test"], ["transfer", "nowhere"]),
+    "similar": Case(["pictures/test", "--model", "kept"], ["nowhere"]),
     "promote": Case(["transfer", "--dry-run"], ["transfr"]),
     "gc": Case(["--disk", "1GB"], ["--keep", "2"]),
     "delete": Case(["mine", "--dry-run"], ["mien"]),
@@ -87,7 +88,7 @@ PRINTED = [
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with pictures and ``runs``, where a sweep was run in the poorest surroundings there are."""
     folder = tmp_path_factory.mktemp("every command")
-    draw_pictures(folder / "pictures", classes=3)
+    export_with_gallery(folder / "kept", draw_pictures(folder / "pictures", classes=3))
     done = carsweep(folder, "run", "transfer", *FAST, environment=POOR)
     assert done.returncode == 0, done.stderr
     assert_quiet(done.stdout + done.stderr)

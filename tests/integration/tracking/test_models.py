@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 from tracked import tracked_sweep
 
+from carcls.data.config import DataConfig
+from carcls.data.dataset import prepare_dataset
 from carcls.errors import InputError
+from carcls.export import load_export
+from carcls.stages import StageStore
+from sweeps.tracking.evaluation import answers_on
 from sweeps.tracking.models import find_model
 from sweeps.tracking.registry import TrialModel
 from sweeps.tracking.store import Tracking, check_tracking
@@ -109,3 +114,26 @@ def test_a_store_without_models_says_what_to_run(tmp_path: Path) -> None:
     """Nothing is registered: the message names the command that changes it."""
     with pytest.raises(InputError, match="Run `carsweep run all` first"):
         find_model(check_tracking(None, tmp_path), out=tmp_path)
+
+
+def test_a_model_is_evaluated_once_on_images_that_came_later(
+    tracking: Tracking, export: Path, tmp_path: Path, draw_tints: Callable[..., Path]
+) -> None:
+    """Its export's answers, by the names of its classes: counted, kept with its run, and not computed again."""
+    images, stages = draw_tints(tmp_path / "grown", 6, 2, size=(64, 64)), StageStore(tmp_path / "stages")
+    for place, known in enumerate(("Make Model 2012", "Make Model 2007")):  # and a class that it does not know
+        for split in ("train", "test"):
+            (images / split / f"tint {place}").rename(images / split / known)
+    data, client = prepare_dataset(DataConfig(path=str(images)), stages, 64, workers=1), tracking.client()
+    model = find_model(tracking, f"{NAME}/2", out=tmp_path)
+    answers = answers_on(tracking, model, data, stages)
+    pixels = data.pixels(stages, 64)[data.splits.test]
+    named = [data.classes[place] if place >= 0 else "" for place in answers.predicted]
+    wanted = [one.label for one in load_export(export).predict(pixels)]
+    assert named == [label if label in data.classes else "" for label in wanted]
+    assert (answers.rows.tolist(), answers.labels.tolist()) == (data.splits.test.tolist(), [0, 0, 1, 1, 2, 2])
+    assert client.get_model_version(NAME, "2").tags["test_readings"] == "2"
+    shutil.rmtree(tmp_path / "stages")  # which an evaluation would need
+    again = answers_on(tracking, model, data, stages)
+    assert (again.predicted.tolist(), again.same_images(answers)) == (answers.predicted.tolist(), True)
+    assert client.get_model_version(NAME, "2").tags["test_readings"] == "2"
