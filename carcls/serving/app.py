@@ -157,9 +157,10 @@ class _Server:
         """Return a small picture of an image of a model's gallery."""
         model = self._models.get(request.path_params["model"])
         place = request.path_params["place"]
-        found = model and await asyncio.get_running_loop().run_in_executor(
-            self._decoding, model.predictor.thumbnail, place
-        )
+        found: bytes | None = None
+        if model is not None:
+            loop = asyncio.get_running_loop()
+            found = await loop.run_in_executor(self._decoding, model.predictor.thumbnail, place)
         if not found:
             raise HTTPException(404, "there is no such picture")
         return Response(found, media_type="image/jpeg", headers={"cache-control": "private, max-age=86400"})
@@ -301,13 +302,12 @@ async def _docs(_: Request) -> Response:
                 f"<li><code>{escape(one['name'])}</code>: {escape(one['description'])}</li>"
                 for one in about.get("parameters", [])
             )
-            rows.append(
-                f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(about['summary'])}</p><ul>{asked}</ul>"
-            )
+            rows.append(f"<h2><code>{method.upper()} {escape(path)}</code></h2><p>{escape(about['summary'])}</p>")
+            rows.append(f"<ul>{asked}</ul>")
     head = f'<!doctype html><html lang="en"><head><title>{escape(api["info"]["title"])}</title>'
     head += '<meta name="viewport" content="width=device-width"><link rel="stylesheet" href="/page.css"></head>'
     return HTMLResponse(
-        f'{head}<body><main><h1>{escape(api["info"]["title"])}</h1><p>{escape(api["info"]["description"])} '
+        f"{head}<body><main><h1>{escape(api['info']['title'])}</h1><p>{escape(api['info']['description'])} "
         f'<a href="/openapi.json">openapi.json</a> says it to programs; <a href="/">the page</a> uses it.</p>'
         f"{''.join(rows)}</main></body></html>"
     )

@@ -30,7 +30,9 @@ class Metrics:
     def text(self) -> str:
         """Return all counts."""
         lines = ["# TYPE carsweep_requests_total counter"]
-        lines += [f'carsweep_requests_total{{path="{p}",code="{c}"}} {n}' for (p, c), n in sorted(self._requests.items())]
+        lines += [
+            f'carsweep_requests_total{{path="{p}",code="{c}"}} {n}' for (p, c), n in sorted(self._requests.items())
+        ]
         lines.append("# TYPE carsweep_images_total counter")
         lines += [f'carsweep_images_total{{outcome="{name}"}} {n}' for name, n in sorted(self._images.items())]
         lines += ["# TYPE carsweep_in_flight gauge", f"carsweep_in_flight {self.in_flight}"]

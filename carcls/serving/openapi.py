@@ -34,10 +34,10 @@ _WRONG = {
 def describe_api() -> dict[str, Any]:
     """Return the description of all endpoints."""
     model = _asked("model", "key of a model, see /models; the first one answers otherwise", "string")
-    k = _asked("k", "how many neighbours vote, for models with a gallery", "integer")
-    distance = _asked("distance", "euclidean or cosine, for models with a gallery", "string")
     shared = [
         model,
+        _asked("k", "how many neighbours vote, for models with a gallery", "integer"),
+        _asked("distance", "euclidean or cosine, for models with a gallery", "string"),
         _asked("top", "how many of the likeliest classes are named; 5 otherwise", "integer"),
         _asked("looked", "1: also say where the network looked, a grid of numbers in 0..1", "integer"),
         _asked("abstain", "a precision, such as 0.9: the label is unknown below the confidence that had it", "number"),
@@ -50,8 +50,8 @@ def describe_api() -> dict[str, Any]:
             "description": "Trained models behind HTTP: an image in, its class and the most similar pictures out.",
         },
         "paths": {
-            "/predict": {"post": _answers("The class of an image, with calibrated probabilities.", [*shared, k, distance])},
-            "/search": {"post": _answers("The training images that are most like an image.", [*shared, k, distance])},
+            "/predict": {"post": _answers("The class of an image, with calibrated probabilities.", shared)},
+            "/search": {"post": _answers("The training images that are most like an image.", shared)},
             "/models": {"get": _tells("The models that answer: their keys, classes and galleries.")},
             "/thumbnails/{model}/{place}": {"get": _tells("A small picture of an image of a model's gallery.")},
             "/health": {"get": _tells("200 once every model has answered once, 503 before.")},

@@ -17,8 +17,8 @@ from carcls.export.predictors import Predictor
 def saliency(predictor: Predictor, pixels: NDArray[np.uint8], label: int) -> NDArray[np.float32] | None:
     """Return how much each place speaks for the answer, float32 [h, w] in 0..1; None where a network has no maps.
 
-    Of a classifier: the gradient of the class's logit by the last feature maps, averaged over places, times the maps.
-    Where neighbours answer, the embedding takes the gradient's place: what makes up the embedding, whatever the class.
+    Of a classifier: the gradient of the class's logit, above the mean of all, by the last feature maps, averaged over
+    places, times the maps. (Features that speak for every class alike would drown the others.) Where neighbours answer, the embedding takes the gradient's place: what makes up the embedding, whatever the class.
 
     Args:
         predictor: computed by PyTorch.
@@ -38,7 +38,11 @@ def saliency(predictor: Predictor, pixels: NDArray[np.uint8], label: int) -> NDA
     with torch.enable_grad():
         maps.requires_grad_()
         embedding = backbone.body.forward_head(maps, pre_logits=True)
-        spoken = embedding.square().sum() / 2 if predictor.gallery else network.head(embedding)[0, label]
+        if predictor.gallery:
+            spoken = embedding.square().sum() / 2
+        else:
+            logits = network.head(embedding)[0]
+            spoken = logits[label] - logits.mean()
         (gradient,) = torch.autograd.grad(spoken, maps)
     found = (gradient.mean(dim=(2, 3), keepdim=True) * maps.detach()).sum(dim=1)[0].clamp(min=0)
     scaled: NDArray[np.float32] = (found / found.max().clamp(min=1e-12)).cpu().numpy()

@@ -64,7 +64,7 @@ class Served:
         if k is None and distance is None:
             return predictor
         if gallery is None:
-            raise InputError(f"k and distance are of models with neighbours, and {self.title} has none. Leave them out.")
+            raise InputError(f"k and distance are of models with neighbours; {self.title} has none. Leave them out.")
         if k is not None and not 1 <= k <= self.most_k:
             raise InputError(f"k must be 1 to {self.most_k}, got {k}.")
         if distance is not None and distance not in get_args(Distance):
