@@ -147,10 +147,9 @@ def _closing_lines(result: SweepResult) -> list[str]:
     model = result.registered
     if model is None:
         return lines
-    held = f"alias {model.alias}" if model.alias else "while another version is the challenger"
     return [
         *lines,
-        f"Registered as {model.name}, version {model.version}, {held}.",
+        f"Registered as {model.name}, version {model.version}, {model.standing}",
         "",
         "Next: ask the model, or look at the runs.",
         # Neither indented nor wrapped: a shell and Python take what is pasted as it stands.

@@ -38,7 +38,7 @@ def _answer(report: SweepReport) -> Iterator[str]:
     yield _table(Grid(["", "", ""], [(one.label, one.value, one.note) for one in verdict.figures]))
     if facts.ended and facts.ended.registered:
         model = facts.ended.registered
-        yield f"Registered as {_plain(model)}, alias {model.alias or 'none'}."
+        yield f"Registered as {_plain(model)}, {_plain(model.standing)}"
     yield _list(verdict.belief)
     if report.advice:
         yield "### What to try next"

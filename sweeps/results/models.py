@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from carcls.config import TrialConfig
     from carcls.data.dataset import Dataset
     from carcls.evaluation.confidence import Confidence
+    from carcls.evaluation.predictions import StoredPredictions
     from carcls.outcome import Outcome
     from carcls.stages import StageStore
     from sweeps.results.result import SweepResult
@@ -105,7 +106,9 @@ def _in_parts(record: TrialRecord, micro_batch: int | None) -> TrialConfig:
     return config.model_copy(update={"micro_batch": micro_batch}) if micro_batch else config
 
 
-def compare_winner(data: Dataset, stages: StageStore, *, result: SweepResult) -> tuple[Compared, ...]:
+def compare_winner(
+    data: Dataset, stages: StageStore, *, result: SweepResult, answers: Path | None = None
+) -> tuple[Compared, ...]:
     """Compare the winner with those that it won against: is a difference shown at all?
 
     After ``--confirm`` all fresh seeds of each side speak, and Holm's correction is made for the number of others.
@@ -116,15 +119,22 @@ def compare_winner(data: Dataset, stages: StageStore, *, result: SweepResult) ->
         data: what the trials were validated on.
         stages: where their answers are. Those that are missing or of other images are left out.
         result: with a winner, whose trials are the journal's own records.
+        answers: gets what the winner says to the validation images, as .npz: ``rows``, ``labels`` and ``predicted``,
+            int64 [n], of the run that the search chose, ``confirmed``, int64 [m, n], of its m fresh seeds (0 without
+            ``--confirm``), and the names of the ``classes``. It is removed where that is not known.
     """
     from carcls.evaluation.significance import compare_hits, holm
 
     trials = {record.number: record for record in result.trials}
+    if answers is not None:
+        confirmed = result.board.best_confirmed
+        number, runs = (confirmed.number, confirmed.runs) if confirmed else (result.winner, ())
+        _write_answers(answers, data, _read([trials[run] for run in (number, *runs) if run is not None], data, stages))
     if result.board.best_confirmed:
         sides = {one.number: one.runs for one in result.board.confirmed if one.runs}
     else:  # combinations of one network are no rivals: of each the best
         sides = {row.trial.number: (row.trial.number,) for row in result.board.networks[:2]}
-    hits = {number: _hits([trials[run] for run in runs], data, stages) for number, runs in sides.items()}
+    hits = {number: _hits(_read([trials[run] for run in runs], data, stages)) for number, runs in sides.items()}
     winner = hits.pop(next(iter(sides)))
     if winner is None:
         return ()
@@ -136,8 +146,8 @@ def compare_winner(data: Dataset, stages: StageStore, *, result: SweepResult) ->
     )
 
 
-def _hits(runs: Sequence[TrialRecord], data: Dataset, stages: StageStore) -> NDArray[np.bool_] | None:
-    """Return what the runs have right, bool [m, n], or None when it is not known of each."""
+def _read(runs: Sequence[TrialRecord], data: Dataset, stages: StageStore) -> list[StoredPredictions]:
+    """Return what the runs say to the validation images; nothing when it is not known of each."""
     import numpy as np
 
     from carcls.evaluation.predictions import read_predictions
@@ -145,10 +155,33 @@ def _hits(runs: Sequence[TrialRecord], data: Dataset, stages: StageStore) -> NDA
     try:
         read = [read_predictions(stages.root / answers_on_disk(stages, data, run)) for run in runs]
     except (InputError, TrialFailure, OSError):
-        return None
+        return []
     rows = data.splits.validation
     whole = all(np.array_equal(answers.rows, rows) for answers in read)
-    return np.stack([answers.hits for answers in read]) if whole and len(rows) else None
+    return read if whole and len(rows) else []
+
+
+def _hits(read: Sequence[StoredPredictions]) -> NDArray[np.bool_] | None:
+    """Return what m runs have right, bool [m, n]; None of none."""
+    import numpy as np
+
+    return np.stack([answers.hits for answers in read]) if read else None
+
+
+def _write_answers(path: Path, data: Dataset, read: Sequence[StoredPredictions]) -> None:
+    import numpy as np
+
+    path.unlink(missing_ok=True)
+    if read:
+        first, *confirmed = read
+        np.savez_compressed(
+            path,
+            rows=first.rows,
+            labels=first.labels,
+            predicted=first.predicted,
+            confirmed=np.array([answers.predicted for answers in confirmed], np.int64),
+            classes=np.array(data.classes),
+        )
 
 
 def find_evaluation(record: TrialRecord, data: Dataset, path: Path, *, refit: bool) -> TestEvaluation | None:

@@ -19,7 +19,7 @@ from sweeps.results.result import RESULT, TEST_PREDICTIONS, Registered, SweepRes
 from sweeps.spec.sweep_file import read_file
 from sweeps.study.confirmation import Repeat, repeats_of
 from sweeps.text import command_text, percent, plural
-from sweeps.tracking.names import TEST_READINGS
+from sweeps.tracking.names import TEST_READINGS, VALIDATION, VALIDATION_IMAGES
 from sweeps.trial import TrialRecord, stage_use
 from sweeps.waits import Waiting
 
@@ -263,7 +263,9 @@ def _publish(session: SweepSession, result: SweepResult, mirror: Mirror) -> Swee
         mirror.trial_changed(winner)  # derived trials have no run; a registered model needs one
     try:
         with Waiting(tell, f"comparing trial {winner.number} with its rivals …"):
-            compared = session.compute("sweeps.results.models:compare_winner", result=result)
+            compared = session.compute(
+                "sweeps.results.models:compare_winner", result=result, answers=session.folder / VALIDATION
+            )
         result = replace(result, comparison=compared)
         if refit:
             length = plural(winner.config["epochs"], "epoch")
@@ -292,7 +294,9 @@ def _register(session: SweepSession, result: SweepResult, mirror: Mirror) -> Reg
     if confirmed is not None:
         spread = "" if confirmed.spread is None else f" ±{confirmed.spread:.4f}"
         tags["confirmed_val_accuracy"] = f"{confirmed.mean:.4f}{spread} over {len(confirmed.runs)} fresh seeds"
-    about = {"backbone": winner.config["backbone"], "test_images": session.dataset.test_digest}
+    data = session.dataset
+    about = {"backbone": winner.config["backbone"], "test_images": data.test_digest}
+    about[VALIDATION_IMAGES] = data.validation_digest
     mirror.flush()
     return _model_of(session, winner.number).register(
         session.folder / MODEL,

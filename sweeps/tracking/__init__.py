@@ -8,7 +8,7 @@ FACE = {
     "registry": ("TrialModel", "held_versions", "load_model"),
     "runs": ("hide", "runs_of"),
     "store": ("SERVER_SECONDS", "Tracking", "check_tracking", "explained", "patience"),
-    "names": ("SWEEP_ID", "TEST_READINGS", "experiment_name", "of_sweep"),
+    "names": ("SWEEP_ID", "TEST_READINGS", "VALIDATION", "VALIDATION_IMAGES", "experiment_name", "of_sweep"),
     "naming": ("require_family",),
     "views": ("show", "view_of"),
 }

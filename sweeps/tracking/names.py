@@ -23,6 +23,8 @@ CHALLENGER, CHAMPION = "challenger", "champion"
 # The winner's answers to the test images, in the artifacts of its run, and the tag of a version that says which images
 # these were: what promotion compares.
 PREDICTIONS, TEST_IMAGES = "test-predictions.npz", "test_images"
+# The same of the validation images, which decides who is challenger; and what was said when a version was to be.
+VALIDATION, VALIDATION_IMAGES, CHALLENGE = "validation-predictions.npz", "validation_images", "carsweep.challenge"
 # How often a test score of the version, or of another trial of its sweep, has been computed.
 TEST_READINGS = "test_readings"
 

@@ -23,9 +23,10 @@ import carcls
 from carcls.catalog import FAMILIES
 from carcls.errors import mask_secrets
 from sweeps.results.result import Registered
+from sweeps.tracking.challenge import judge
 from sweeps.tracking.compat import remove_files, store_in_use
 from sweeps.tracking.gates import champion_beside
-from sweeps.tracking.names import CHALLENGER, PREDICTIONS, SWEEP_ID, TRIAL, of_sweep
+from sweeps.tracking.names import CHALLENGE, CHALLENGER, PREDICTIONS, SWEEP_ID, TRIAL, VALIDATION, of_sweep
 from sweeps.tracking.naming import claim_name
 from sweeps.tracking.runs import KnownRun, SweepRuns
 from sweeps.tracking.store import Tracking, explained, patience
@@ -106,9 +107,10 @@ class TrialModel:
             metrics: the trial's validation metrics.
             test: ``test_accuracy`` and the others; logged to the trial's run too, which must be in MLflow.
             details: more tags of the version: ``data``, by which its model is named, data digest, backbone, … and
-                ``test_images``, which is equal for two versions that were tested on the same images.
-            predictions: the trial's answers to the test images, a file ``test-predictions.npz``; logged to its run. A
-                version whose file is gone is registered without, and cannot be compared with another one.
+                ``test_images`` and ``validation_images``, each equal for two versions that saw the same ones.
+            predictions: the trial's answers to the test images, a file ``test-predictions.npz``, beside which those to
+                the validation images may lie; logged to its run. A version whose file is gone is registered without,
+                and cannot be compared with another one.
 
         Raises:
             TrackingError: MLflow does not have the trial's run, or cannot be written.
@@ -121,8 +123,9 @@ class TrialModel:
                 run = runs.run_of_model(self._number, refit=self._refit)
                 tested = [Metric(name, float(value), run.start, 0) for name, value in logged(test).items()]
                 self._client.log_batch(run.run_id, tested)
-                if predictions.is_file():
-                    self._client.log_artifact(run.run_id, str(predictions))
+                for file in (predictions, predictions.with_name(VALIDATION)):
+                    if file.is_file():
+                        self._client.log_artifact(run.run_id, str(file))
                 accuracies = ("val_accuracy", "test_accuracy")
                 scores = {name: f"{value:.4f}" for name, value in {**metrics, **test}.items() if name in accuracies}
                 self._make_version(run, export, {**details, **scores})
@@ -167,15 +170,24 @@ class TrialModel:
             )
 
     def _challenge(self, version: ModelVersion, *, over: int) -> Registered:
-        """Make the version the challenger, in the place of one with a lower number than ``over``, or of none."""
-        number, name = int(version.version), version.name
-        current = int(self._client.get_registered_model(name).aliases.get(CHALLENGER, 0))
-        if current < max(over, 1):
-            self._client.set_registered_model_alias(name, CHALLENGER, str(number))
-            current = number
-        alias, uri = (CHALLENGER, f"@{CHALLENGER}") if current == number else ("", f"/{number}")
-        beside = champion_beside(self._tracking, name, str(number))
-        return Registered(name, str(number), alias, f"models:/{name}{uri}", beside)
+        """Make the version the challenger where none is, or in the place of one with a lower number than ``over``.
+
+        Of that one it must not be shown to be worse (see ``judge``). What is returned is read from the registry.
+        """
+        client, number, name, said = self._client, str(version.version), version.name, version.tags.get(CHALLENGE, "")
+        current = str(client.get_registered_model(name).aliases.get(CHALLENGER, ""))
+        if int(current or 0) < max(over, 1):
+            may = True
+            if current:
+                may, said = judge(client, version, client.get_model_version(name, current))
+                if said:
+                    client.set_model_version_tag(name, number, CHALLENGE, said)
+            if may:
+                client.set_registered_model_alias(name, CHALLENGER, number)
+        holder = str(client.get_registered_model(name).aliases.get(CHALLENGER, ""))
+        alias, uri = (CHALLENGER, f"@{CHALLENGER}") if holder == number else ("", f"/{number}")
+        beside = champion_beside(self._tracking, name, number)
+        return Registered(name, number, alias, f"models:/{name}{uri}", beside, holder, said)
 
     def _remove_half_made(self) -> None:
         """Remove models that no version has, which a process left that died while it uploaded them."""
