@@ -26,7 +26,8 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from carcls.errors import InputError, UnreadableImage
-from carcls.export.inputs import Files, read_pixels
+from carcls.export import read_pixels
+from carcls.export.inputs import Files
 from carcls.machine import usable_cores
 from carcls.serving.metrics import Metrics
 from carcls.serving.openapi import describe_api

@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from carcls.export.predictors import Predictor
+from carcls.export import Predictor
 
 
 def saliency(predictor: Predictor, pixels: NDArray[np.uint8], label: int) -> NDArray[np.float32] | None:
     """Return how much each place speaks for the answer, float32 [h, w] in 0..1; None where a network has no maps.
 
     Of a classifier: the gradient of the class's logit, above the mean of all, by the last feature maps, averaged over
-    places, times the maps. (Features that speak for every class alike would drown the others.) Where neighbours answer, the embedding takes the gradient's place: what makes up the embedding, whatever the class.
+    places, times the maps. (Features that speak for every class alike would drown the others.) Where neighbours answer,
+    the embedding takes the gradient's place: what makes up the embedding, whatever the class.
 
     Args:
         predictor: computed by PyTorch.

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from carcls.config import Distance
 from carcls.errors import InputError
 from carcls.evaluation.confidence import Confidence
-from carcls.export.predictors import Prediction, Predictor
+from carcls.export import Prediction, Predictor
 from carcls.serving.saliency import saliency
 
 MOST_K = 50

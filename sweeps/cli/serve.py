@@ -13,7 +13,7 @@ import click
 
 from carcls.catalog import FAMILIES
 from carcls.errors import InputError
-from sweeps.cli.exits import DONE, echo
+from sweeps.cli.exits import DONE
 from sweeps.cli.options import options
 from sweeps.cli.output import Streams, answering
 from sweeps.cli.store import open_store
@@ -55,7 +55,7 @@ def serve(
     with listening:
         found = _found(streams, families, named, out, tracking_uri)
         streams.notify(f"Loading {', '.join(map(str, found))} …")
-        _run([_served(one) for one in found], listening, host, token or "")
+        _run(streams, [_served(one) for one in found], listening, host, token or "")
     return DONE
 
 
@@ -114,7 +114,7 @@ def _served(found: FoundModel) -> Served:
     return Served(key, str(found) if found.version else found.name, found.load(), about)
 
 
-def _run(models: Sequence[Served], listening: socket.socket, host: str, token: str) -> None:
+def _run(streams: Streams, models: Sequence[Served], listening: socket.socket, host: str, token: str) -> None:
     """Serve until a signal comes."""
     import uvicorn
 
@@ -126,7 +126,9 @@ def _run(models: Sequence[Served], listening: socket.socket, host: str, token: s
     )
     server = uvicorn.Server(config)
     shown = f"[{host}]" if ":" in host else host
-    echo(f"Serving on http://{shown}:{listening.getsockname()[1]}/ until Ctrl-C.")
+    address = f"http://{shown}:{listening.getsockname()[1]}/"
+    told = {"address": address, "models": [model.key for model in models]}
+    streams.answer(told, f"Serving on {address} until Ctrl-C.")
     # uvicorn ends well on both signals, then sends them again to whoever handled them before.
     before = [signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)]
     try:
