@@ -20,6 +20,7 @@ Examples:
   carsweep explain dropout                     all about a setting
   carsweep status                              the status of the latest one
   carsweep resume NAME --trials +20            go on, or extend a sweep
+  carsweep predict photos/                     what the winner says of them
   carsweep reproduce --data stanford_cars      the documented experiments
   carsweep report NAME                         one page that shows all of it
   carsweep compare                             sweeps side by side
@@ -33,7 +34,8 @@ Exit codes: 0 done, 1 no model was registered (or promoted), 2 a mistake in the 
 _COMMANDS = {
     "run": ("run:run", "Run a sweep."),
     "resume": ("run:resume", "Go on with a sweep, with more trials or other settings."),
-    "stop": ("folder:stop", "Stop a running sweep so that it can go on later."),
+    "stop": ("stop:stop", "Stop a running sweep so that it can go on later."),
+    "finish": ("run:finish", "End a sweep now: register the best so far."),
     "status": ("folder:status", "Show the status of a sweep."),
     "runs": ("folder:runs", "List the sweeps of a folder."),
     "reproduce": ("run:reproduce", "Run the documented experiments; compare with their numbers."),

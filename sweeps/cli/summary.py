@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,7 +10,8 @@ from rich.console import Console, RenderableType
 from rich.markdown import Markdown
 from rich.text import Text
 
-from sweeps.cli.output import WIDE, Verbatim, callable_name, carsweep_command, duplicates_text, say
+from carcls.catalog import FAMILIES
+from sweeps.cli.output import WIDE, Verbatim, carsweep_command, duplicates_text, say
 from sweeps.report.details import CONFIRMED
 from sweeps.report.page import REPORT
 from sweeps.report.verdict import compared_text, idle_seeds_text, test_text, why_no_winner, winner_text
@@ -24,6 +24,7 @@ from sweeps.text import (
     Grid,
     counts_text,
     duration,
+    out_words,
     plural,
     settings_text,
     table_of,
@@ -151,22 +152,23 @@ def _closing_lines(result: SweepResult) -> list[str]:
         *lines,
         f"Registered as {model.name}, version {model.version}, {model.standing}",
         "",
-        "Next: ask the model, or look at the runs.",
-        # Neither indented nor wrapped: a shell and Python take what is pasted as it stands.
-        Verbatim("\n".join(_asking(result, model))),
-        carsweep_command("ui", result.sweep, "--out", result.out),
+        "Next:",
+        # Neither indented nor wrapped: a shell takes what is pasted as it stands.
+        *(Verbatim(line) for line in _next_commands(result, model)),
     ]
 
 
-def _asking(result: SweepResult, model: Registered) -> list[str]:
-    """Return what a shell takes to ask a model about an image."""
+def _next_commands(result: SweepResult, model: Registered) -> list[str]:
+    """Return what a shell takes to ask a model about an image, to look at the runs, and to make it the champion."""
+    out, is_near = out_words(Path(result.out)), FAMILIES[result.family].neighbours
+    is_default = result.tracking_uri == f"sqlite:///{Path(result.out) / 'mlflow.db'}"
+    store = [*out, *([] if is_default else ["--tracking-uri", result.tracking_uri])]
+    asked = [_test_image(result), "--model", f"{model.name}/{model.version}", *store]
     return [
-        f"{shlex.quote(callable_name('python'))} - <<'END'",
-        "import mlflow",
-        f"mlflow.set_tracking_uri({result.tracking_uri!r})",
-        f"model = mlflow.pyfunc.load_model({model.uri!r})",
-        f"print(model.predict([{_test_image(result)!r}]))",
-        "END",
+        carsweep_command("predict", *asked),
+        *([carsweep_command("similar", *asked)] if is_near else []),
+        carsweep_command("ui", result.sweep, *out),
+        *([carsweep_command("promote", result.family, *store)] if model.alias else []),
     ]
 
 

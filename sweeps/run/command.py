@@ -56,6 +56,7 @@ class Command:
         out: folder of all sweeps, as it was given. On a cluster every machine must see it under this path.
         address: of a running Ray cluster; None runs the trials on this machine.
         notify: an address on the web that hears of the end. A secret: it is not written down.
+        runs_trials: whether trials that are owed are run; otherwise the best of those that ended is registered.
     """
 
     kind: Kind
@@ -66,6 +67,7 @@ class Command:
     out: Path = Path("runs")
     address: str | None = None
     notify: str | None = field(default=None, repr=False)
+    runs_trials: bool = True
 
     @property
     def is_job(self) -> bool:

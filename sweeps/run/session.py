@@ -319,4 +319,5 @@ def _origin(session: SweepSession) -> dict[str, str]:
 
 
 def _then(session: SweepSession) -> str:
-    return f"Then: {command_text('resume', session.command.name, out=session.command.root)}"
+    verb = "resume" if session.command.runs_trials else "finish"
+    return f"Then: {command_text(verb, session.command.name, out=session.command.root)}"

@@ -24,7 +24,8 @@ from sweeps.run.data import prepare_data
 from sweeps.run.reporting import leave_report
 from sweeps.run.session import SweepSession, conclude, repeats_wanted
 from sweeps.spec.sweep_file import forget, has_begun, write_file
-from sweeps.text import command_text
+from sweeps.study.records import read_history
+from sweeps.text import command_text, plural
 from sweeps.waits import Waiting
 
 if TYPE_CHECKING:
@@ -146,6 +147,10 @@ def _loss_told(session: SweepSession) -> Iterator[None]:
 
 
 def _run_trials(session: SweepSession, watcher: Progress, observers: Sequence[Observer]) -> EngineResult:
+    if not session.command.runs_trials:
+        from sweeps.engine.engine import EngineResult
+
+        return EngineResult(tuple(read_history(session.folder).records), interrupted=False, used_up="")
     from carcls.families import known_costs
 
     spec, classes = session.spec, len(session.dataset.classes)
@@ -167,6 +172,13 @@ def _run_trials(session: SweepSession, watcher: Progress, observers: Sequence[Ob
 def _tell_what_is_left(session: SweepSession, engine: EngineResult) -> None:
     """Say why fewer trials were run than were asked for, if nobody interrupted them."""
     spec = session.spec
+    if not session.command.runs_trials:
+        if left := sum(record.status == "running" for record in engine.records):
+            session.tell(
+                f"{plural(left, 'trial')} did not end and can still go on: "
+                + command_text("resume", session.command.name, out=session.command.root)
+            )
+        return
     run_here = sum(r.derived_from is None and r.confirms is None and not r.refused for r in engine.records)
     if engine.used_up:
         session.tell(used_up_note(engine.used_up, spec, session.command.name, session.command.root))

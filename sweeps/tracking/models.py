@@ -16,8 +16,12 @@ from mlflow.exceptions import MlflowException
 
 from carcls.catalog import FAMILIES
 from carcls.errors import InputError, nearest
+from carcls.evaluation.predictions import StoredPredictions
+from carcls.evaluation.significance import NO_DIFFERENCE, compare_hits
 from carcls.stages import StageStore
-from sweeps.tracking.names import CHALLENGER, CHAMPION
+from sweeps.text import percent, plural
+from sweeps.tracking.evaluation import stored_answers
+from sweeps.tracking.names import CHALLENGER, CHAMPION, VALIDATION, VALIDATION_IMAGES
 from sweeps.tracking.naming import models_of
 from sweeps.tracking.store import Tracking, explained, one_line, patience
 
@@ -177,10 +181,33 @@ def _best(tracking: Tracking) -> tuple[ModelVersion, str]:
             f"model must be registered, and {tracking.shown_uri} has none. Run `carsweep run all` first, or name the "
             "store with --out or --tracking-uri."
         )
+    answers = {family: _validation_answers(client, version) for family, version in found.items()}
+    images = {(version.tags.get(VALIDATION_IMAGES), version.tags.get("data")) for version in found.values()}
+    first = next(iter(answers.values()))
+    is_fair = len(images) == 1 and all(one and first and one.same_images(first) for one in answers.values())
     scores = {family: float(version.tags.get("val_accuracy", 0.0)) for family, version in found.items()}
-    best = max(found, key=lambda family: scores[family])
-    listed = ", ".join(f"{family} {scores[family]:.1%}" for family in sorted(found, key=lambda one: -scores[one]))
-    return found[best], f"{best} has the best validation accuracy of the families ({listed})."
+    if is_fair:
+        scores = {family: one.accuracy for family, one in answers.items() if one}
+    best, *others = sorted(scores, key=lambda family: -scores[family])
+    if not others:
+        return found[best], ""
+    listed = ", ".join(f"{family} {percent(scores[family])}" for family in (best, *others))
+    ours, theirs = answers[best], answers[others[0]]
+    if not is_fair or ours is None or theirs is None:
+        said = "they do not all have answers to the same images, so no test says more"
+        return found[best], f"{best} has the best validation score of the families ({listed}); {said}."
+    pair = compare_hits(ours.hits, theirs.hits)
+    shown = "the difference is shown" if pair.shows(pair.p_value) else NO_DIFFERENCE
+    return found[best], (
+        f"On the same {plural(pair.images, 'validation image')} {best} is the best family ({listed}); against "
+        f"{others[0]} {shown} (exact p = {pair.p_value:.2g})."
+    )
+
+
+def _validation_answers(client: mlflow.MlflowClient, version: ModelVersion) -> StoredPredictions | None:
+    with suppress(InputError, MlflowException, OSError):
+        return stored_answers(client, version.run_id, VALIDATION)
+    return None
 
 
 def _export_of(tracking: Tracking, version: ModelVersion, out: Path) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,8 +16,10 @@ from carcls.data.dataset import prepare_dataset
 from carcls.errors import InputError
 from carcls.export import load_export
 from carcls.stages import StageStore
+from sweeps.tracking.compat import store_in_use
 from sweeps.tracking.evaluation import answers_on
 from sweeps.tracking.models import find_model
+from sweeps.tracking.names import VALIDATION, VALIDATION_IMAGES
 from sweeps.tracking.registry import TrialModel
 from sweeps.tracking.store import Tracking, check_tracking
 
@@ -108,6 +111,45 @@ def test_files_that_are_gone_or_changed_are_told_with_the_remedy(
     finally:
         shutil.rmtree(found.folder, ignore_errors=True)
         shutil.move(copy, found.folder)
+
+
+@pytest.mark.parametrize(
+    ("right", "data", "said"),
+    [
+        (
+            90,
+            "cars",
+            r"100 validation images scratch is the best family \(scratch 90\.0%, .* difference is shown",
+        ),
+        (60, "cars", "transfer is the best family .* against scratch no difference shown"),
+        (90, "birds", "scratch has the best validation score of the families .* so no test says more"),
+    ],
+)
+def test_without_a_family_the_best_on_the_same_validation_images_is_found(
+    right: int, data: str, said: str, tracking: Tracking, tmp_path: Path
+) -> None:
+    """By the paired test of stored answers; by the scores alone where the images are others, which is said."""
+    client, file = tracking.client(), tmp_path / VALIDATION
+    newest = find_model(tracking, "transfer/3", out=tmp_path)
+    old = client.get_model_version(NAME, "3")
+    for name, hits, images in ((NAME, 60, "cars"), ("carsweep-scratch", right, data)):
+        answers = {"rows": np.arange(100), "labels": np.zeros(100, int), "predicted": (np.arange(100) >= hits) * 1}
+        np.savez(file, **answers)
+        run = client.create_run(client.get_run(old.run_id).info.experiment_id).info.run_id
+        client.log_artifact(run, str(file))
+        tags = {"val_accuracy": str(hits / 100), VALIDATION_IMAGES: images}
+        if name not in [model.name for model in client.search_registered_models()]:
+            client.create_registered_model(name)
+        with store_in_use(tracking.uri):
+            made = client.create_model_version(name, old.source, run, tags=tags)
+        client.set_registered_model_alias(name, "champion", made.version)
+    try:
+        found = find_model(tracking, out=tmp_path)
+        assert re.search(said, found.why)
+        assert found.name == (NAME if right == 60 else "carsweep-scratch")
+        assert newest.why == ""
+    finally:
+        client.delete_registered_model("carsweep-scratch")
 
 
 def test_a_store_without_models_says_what_to_run(tmp_path: Path) -> None:

@@ -210,10 +210,11 @@ def end_of(result: SweepResult) -> str:
 
 
 def test_the_end_shows_winner_interval_registry_and_next_steps(spec: SweepSpec) -> None:
-    """Whoever reads only the end knows how good the model is, where it is, and how to load it."""
+    """Whoever reads only the end knows how good the model is, where it is, and what to do with it."""
     shown = end_of(result_of(spec))
     said = ["75.0% ±", "dropout=0.25", "out of memory", "Test accuracy 50.0%", "20.0% to 80.0%", "evaluated once"]
-    said += ["version 3, alias challenger", "carsweep ui mine --out /runs", "mlflow.pyfunc.load_model"]
+    said += ["version 3, alias challenger", "carsweep ui mine --out /runs\n"]
+    said += ["carsweep predict car.jpg --model carsweep-transfer/3 --out /runs\n", "promote transfer --out /runs\n"]
     said += ["Cached stages were found 3 times and saved 1 min 15 s of computing."]
     assert [words for words in said if words not in shown] == []
 
