@@ -83,6 +83,7 @@ BENCHMARKS = (
         pictures=True,
     ),
     Benchmark("pages", "pages.py", ("--runs", "3")),
+    Benchmark("serving", "serving.py", ("--seconds", "30", "--requests", "2000")),
     Benchmark("frozen-trials", "frozen_trials.py", ("--short", "--trials", "8")),
     Benchmark("neighbours", "neighbours.py", ("--short",)),
     Benchmark("input-path", "input_path.py"),

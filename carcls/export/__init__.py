@@ -173,3 +173,9 @@ def _read_gallery(file: Path, description: Mapping[str, Any]) -> Gallery:
     projection = Projection(arrays.get("mean"), arrays.get("matrix"), bool(description["l2_normalize"]))
     config = TrialConfig(family="retrieval", **{name: description[name] for name in _ASKED})
     return Gallery(arrays["embeddings"], arrays["labels"], projection, config, tuple(description["images"]))
+
+
+FACE = {
+    "inputs": ("Files",),
+}
+"""What other rooms may import, by module."""

@@ -51,6 +51,7 @@ _COMMANDS = {
     "completion": ("completing:completion", "Print the script that lets a shell complete words."),
     "delete": ("removal:delete", "Remove a sweep, with its runs in MLflow."),
     "tracking": ("tracking:tracking", "Keep MLflow in line with the sweeps."),
+    "serve": ("serve:serve", "Serve models on a page and by HTTP."),
     "ui": ("ui:ui", "Open MLflow's pages on a sweep."),
 }
 

@@ -42,6 +42,8 @@ def open_store(streams: Streams, out: Path, tracking_uri: str | None) -> Trackin
     with Waiting(streams.notify, "opening MLflow's store …"):
         store = check_tracking(uri, out)
         import sweeps.tracking.models  # noqa: F401 - it loads MLflow
+    if store.note:
+        streams.notify(store.note)
     return store
 
 

@@ -99,12 +99,12 @@ def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]
     assert listed is not None
     checked: list[Checked] = []
     uses_gpus = command.address is None and any(share.gpus for _, share in ready)
-    busy = busy_note(gpus_seen()) if uses_gpus else ""
+    once = [note for note in (busy_note(gpus_seen()) if uses_gpus else "", tracking.note if tracking else "") if note]
     for spec, share in ready:
         with mistakes:  # last, since weights may have to be asked for on the internet
             found, networks = preflight(spec.configs_to_check(*_OF_NETWORKS), out / "stages", download=not plan)
             idle = spec.prices.idle_notes(share.gpus, limited=spec.max_cost is not None) if spec.prices else []
-            notes = (*found, *idle, *([busy] if busy and not checked else []))
+            notes = (*found, *idle, *([] if checked else once))
             gpus = share_text(spec, out / "stages", machines)
             checked.append(Checked(spec, notes, machine, share, gpus, networks, tracking, listed, listing))
     mistakes.raise_all()

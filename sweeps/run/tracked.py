@@ -69,6 +69,8 @@ def repair(folder: Path, tracking_uri: str | None, notify: Callable[[str], None]
         (spec,) = file.read_specs()
         best = result.winner if result else None
         tracking = check_tracking(tracking_uri, folder.parent)
+        if tracking.note:
+            notify(tracking.note)
         mirror = mirror_of(spec, folder, tracking, Dataset.load(folder / "dataset.json").summary, notify)
         mirror.bring_in_line(records, winner=best)
         if result is not None:

@@ -3,7 +3,7 @@
 FACE = {
     "compat": ("pages_server", "reads_views", "remove_files"),
     "mirror": ("Mirror", "mirror_of"),
-    "models": ("FoundModel", "export_at", "find_model"),
+    "models": ("FoundModel", "export_at", "find_model", "models_in_use"),
     "promotion": ("Promotion", "promote"),
     "registry": ("TrialModel", "held_versions", "load_model"),
     "runs": ("hide", "runs_of"),

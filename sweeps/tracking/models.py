@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,6 +100,25 @@ def find_model(tracking: Tracking, wanted: str | None = None, *, out: Path) -> F
         held = tuple(alias for alias, number in aliases.items() if str(number) == str(version.version))
         folder = _export_of(tracking, version, out)
     return FoundModel(folder, version.name, str(version.version), held, dict(version.tags), why)
+
+
+def models_in_use(tracking: Tracking, families: Sequence[str]) -> list[str]:
+    """Return the names of what of each family is used: the champion, the challenger beside it, else the newest version.
+
+    Args:
+        tracking: from ``check_tracking``.
+        families: of which; one that has no registered model has none.
+
+    Raises:
+        TrackingError: the store does not answer.
+    """
+    with explained(tracking), patience():
+        client, found = tracking.client(), list[str]()
+        for name in (name for family in families for name in models_of(client, family)[:1]):
+            held = client.get_registered_model(name).aliases
+            numbers = [str(held[alias]) for alias in (CHAMPION, CHALLENGER) if alias in held]
+            found += [f"{name}/{number}" for number in numbers or [_usual(client, name).version]]
+    return list(dict.fromkeys(found))
 
 
 def export_at(path: str | None) -> FoundModel | None:

@@ -128,7 +128,7 @@ def assert_quiet(text: str) -> None:
 
 def test_no_command_is_left_out() -> None:
     """A new command gets its case here; ``ui`` has tests of its own."""
-    assert {words for words, _ in commands_of(root)} == {*CASES, "ui"}
+    assert {words for words, _ in commands_of(root)} == {*CASES, "ui", "serve"}
 
 
 @pytest.mark.parametrize("words", CASES)

@@ -128,6 +128,6 @@ def test_a_finished_sweep_registers_what_the_registry_lost(first: Done, folder: 
     other = client.create_model_version(name, source=held.source)
     client.set_registered_model_alias(name, "challenger", other.version)
     told = run(folder, *command)
-    expected = {"alias": "", "uri": f"models:/{name}/{held.version}"}
+    expected = {"alias": "", "uri": f"models:/{name}/{held.version}", "challenger": str(other.version)}
     assert told.value["registered"] == {**again.value["registered"], **expected}
     assert "alias challenger" not in told.err
