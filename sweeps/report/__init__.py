@@ -1,6 +1,7 @@
 """What a sweep shows to people: a page of what its records, result and stored answers say. Only here is Jinja2."""
 
 FACE = {
+    "card": ("CARD", "model_card", "short_card"),
     "charts": ("charts_part",),
     "details": ("CONFIRMED",),
     "facts": ("Facts", "read_facts"),
