@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # Of the demo cars' models, and of no other data's.
 _DEMO = "demo"
 _LONGEST = 80
+# MLflow gives no more registered models at a time.
+_MOST = 1000
 
 
 def names_for(family: str, data: str) -> Iterator[str]:
@@ -93,13 +95,11 @@ def require_family(client: MlflowClient, name: str, family: str) -> None:
 
 def models_of(client: MlflowClient, family: str) -> list[str]:
     """Return the names of a family's registered models that have versions, the one with the newest version first."""
-    plain = experiment_name(family)
-    newest = {}
-    for query in (f"name LIKE '{plain}%'", f"tags.`{FAMILY}` = '{family}'"):
-        for model in client.search_registered_models(query, max_results=1000):
-            by_name = family if f"{model.name}-".startswith(f"{plain}-") else ""  # older versions set no tag
-            if model.tags.get(FAMILY, by_name) == family and model.latest_versions:
-                newest[model.name] = max(version.creation_timestamp for version in model.latest_versions)
+    plain, newest = experiment_name(family), {}
+    for model in client.search_registered_models(max_results=_MOST):
+        by_name = family if f"{model.name}-".startswith(f"{plain}-") else ""  # older versions set no tag
+        if model.tags.get(FAMILY, by_name) == family and model.latest_versions:
+            newest[model.name] = max(version.creation_timestamp for version in model.latest_versions)
     return sorted(newest, key=lambda name: (-newest[name], name))
 
 
