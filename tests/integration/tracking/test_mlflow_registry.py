@@ -101,7 +101,8 @@ def test_registered_model_answers_as_the_export_does_whatever_it_is_given(
     wanted = load_export(export).predict(paths)
     assert answers.pop("sweeps") is False
     assert not Path(answers.pop("carcls")).is_relative_to(Path(__file__).parents[3])
-    assert answers.pop("none") == {"label": [], "probability": [], "top_labels": [], "top_probabilities": []}
+    columns = ("label", "probability", "top_labels", "top_probabilities", "error")
+    assert answers.pop("none") == {column: [] for column in columns}
     assert answers.pop("one path")["label"] == [wanted[0].label]
     assert answers.pop("one array")["label"] == [wanted[0].label]
     for name, answer in answers.items():
