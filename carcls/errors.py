@@ -50,7 +50,7 @@ class SpecError(InputError):
     """
 
     def __init__(self, mistakes: Sequence[str]) -> None:
-        self.mistakes = tuple(_printable(mistake) for mistake in mistakes)
+        self.mistakes = tuple(printable(mistake) for mistake in mistakes)
         super().__init__("\n".join(self.mistakes))
 
 
@@ -75,7 +75,7 @@ class TrackingError(InputError):
 
 
 class SweepStopped(CarsweepError):  # noqa: N818 - says what happened to the sweep
-    """Trials kept failing for one reason; the message gives it, and the command that goes on."""
+    """Trials kept failing for one reason, or Ray did not start; the message gives it, and the command that goes on."""
 
 
 class LostProcess(CarsweepError):  # noqa: N818 - what happened to it, not a programming error
@@ -157,7 +157,7 @@ def mask_secrets(text: str) -> str:
     return re.sub(r"(?i)([?&;][^=&\s]*(?:password|passwd|pwd|token|secret|key)[^=&\s]*=)[^&\s'\"]+", r"\1***", text)
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Return the text on one line, and without what would act on a terminal."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text

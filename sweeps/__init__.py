@@ -2,9 +2,9 @@
 
 TYPE_CHECKING = False  # typing itself is not loaded for it
 if TYPE_CHECKING:
-    from sweeps.api import Sweep, load_sweep, run_sweep
+    from sweeps.api import Sweep, load_sweep, run_all, run_sweep
 
-__all__ = ["Sweep", "load_sweep", "run_sweep"]
+__all__ = ["Sweep", "load_sweep", "run_all", "run_sweep"]
 
 
 def __getattr__(name: str) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from html import escape
@@ -18,10 +19,11 @@ from sweeps.interrupts import interruptible
 from sweeps.report.facts import Facts, read_facts
 from sweeps.results.leaderboard import Row, shown_columns, varying_settings
 from sweeps.results.result import SweepResult
-from sweeps.run.command import Command, default_name
+from sweeps.run.command import Command, default_name, specs_of_all
 from sweeps.run.remembered import recall
 from sweeps.run.status import SweepStatus, sweep_status, sweeps_in
 from sweeps.spec.loading import load_spec
+from sweeps.spec.sweep_file import is_sweep
 from sweeps.text import lines_of, table_of
 from sweeps.trial import TrialRecord
 
@@ -78,27 +80,59 @@ def run_sweep(
         InputError: something cannot be used. No trial has started.
         SweepStopped: trials kept failing; nothing is lost.
     """
-    for argument, value in (("family", family), ("notify", notify or "")):
-        _require_text(argument, value)
-    if search:  # a set has no order that a sweep which goes on would find again
-        search = {name: sorted(d, key=repr) if isinstance(d, set | frozenset) else d for name, d in search.items()}
+    _require_text("family", family)
     given = {**settings, "data": data, "trials": trials, "hours": hours, "search": search}
     given |= {"objectives": objectives, "constraints": constraints, "name": name}
-    asked = load_spec(
-        family, spec_file=Path(spec) if spec else None, overrides=to_jsonable_python(given, fallback=_plain)
-    )
+    asked = load_spec(family, spec_file=Path(spec) if spec else None, overrides=_plain_values(given))
     name = asked.name or default_name(family)
     asked = asked.model_copy(update={"name": name})
-    _run(
-        Command("sweep", name, (asked,), tracking_uri, out=Path(out).expanduser(), address=address, notify=notify),
-        quiet,
-    )
+    _run(Command("sweep", name, (asked,), tracking_uri, out=Path(out), address=address, notify=notify), quiet)
     return load_sweep(name, out=out)
+
+
+def run_all(
+    *,
+    trials: int | None = None,
+    name: str | None = None,
+    out: str | Path = "runs",
+    tracking_uri: str | None = None,
+    address: str | None = None,
+    notify: str | None = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> dict[str, Sweep]:
+    """Run the sweeps of all families as one job, or go on with it, as ``carsweep run all`` does.
+
+    Return what each has left, by family; ``OUT/NAME/comparison.json`` compares their winners. Arguments and errors are
+    those of ``run_sweep``, but ``spec``.
+
+    Args:
+        trials: of all together.
+        name: of the job; its sweeps are ``NAME-FAMILY``.
+        out, tracking_uri, address, notify, quiet: as of ``run_sweep``.
+        settings: whatever else it takes (``data``, ``hours``, ``search``, ``dropout=0.3``, …). A setting reaches the
+            families that it means something in.
+    """
+    name = name or default_name("all")
+    _require_text("name", name)
+    given = {setting: value for setting, value in _plain_values(settings).items() if value is not None}
+    specs = specs_of_all(name=name, sets=(), overrides=given, trials=trials)
+    _run(Command("all", name, specs, tracking_uri, out=Path(out), address=address, notify=notify), quiet)
+    return {spec.family: load_sweep(str(spec.name), out=out) for spec in specs}
 
 
 def _require_text(argument: str, value: object) -> None:
     if not isinstance(value, str):
         raise InputError(f"{argument} must be text, got {shown(value)}.")
+
+
+def _plain_values(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was given as plain values; a set has no order that a sweep which goes on would find again."""
+    search = given.get("search")
+    if isinstance(search, Mapping):
+        ordered = {name: sorted(d, key=repr) if isinstance(d, set | frozenset) else d for name, d in search.items()}
+        given = {**given, "search": ordered}
+    return dict(to_jsonable_python(given, fallback=_plain))
 
 
 def _plain(value: Any) -> Any:
@@ -112,17 +146,17 @@ def _run(command: Command, quiet: bool) -> None:
     from sweeps.cli.view import open_view
     from sweeps.run.several import run_sweeps
 
-    console, is_whole = progress_console(quiet=quiet), False
-    try:
-        with interruptible():
-            view = partial(open_view, console=console, stages=command.root / "stages")
-            outcome = run_sweeps(command, view, partial(say, console))
-            is_whole = outcome is not None and not outcome.interrupted
-            if not is_whole:
-                raise KeyboardInterrupt
-    except KeyboardInterrupt:
-        say(console, f"Interrupted. What there is: load_sweep({command.name!r}). To go on: name={command.name!r}.")
-        raise
+    _require_text("notify", command.notify or "")
+    console, outcome = progress_console(quiet=quiet), None
+    with suppress(KeyboardInterrupt), interruptible():
+        view = partial(open_view, console=console, stages=command.root / "stages")
+        outcome = run_sweeps(command, view, partial(say, console))
+    if outcome is None or outcome.interrupted:
+        begun = ", ".join(
+            f"load_sweep({one.name!r})" for one in command.specs if is_sweep(command.root / str(one.name))
+        )
+        say(console, f"Interrupted. What there is: {begun or 'nothing yet'}. To go on: name={command.name!r}.")
+        raise KeyboardInterrupt
 
 
 def _dtype(values: Sequence[Any]) -> str:

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import SIGINT
 from types import SimpleNamespace
@@ -159,6 +159,28 @@ def draw_pictures(root: Path, classes: int = 4, train: int = 10, test: int = 4) 
                 picture = Image.fromarray(coarse).resize((96, 64), Image.Resampling.BICUBIC)
                 picture.save(folder / f"{number:05d}.jpg")
     return root
+
+
+def export_with_gallery(folder: Path, pictures: Path, *, thumbnails: bool = False) -> Path:
+    """Export a small random network whose gallery has the training pictures that ``draw_pictures`` drew."""
+    from carcls.export import read_pixels, write_export
+    from carcls.export.engines import TorchEngine
+    from carcls.models.classifier import build_classifier
+    from carcls.neighbours.gallery import Gallery
+
+    values = {"backbone": "timm:resnet10t", "weights": "random", "image_size": 64, "pooling": "average", "k": 3}
+    config = TrialConfig.model_validate({"family": "retrieval", **values})
+    images = sorted((pictures / "train").rglob("*.jpg"))
+    classes = sorted({image.parent.name for image in images})
+    classifier = build_classifier(config, len(classes)).eval()
+    embeddings = TorchEngine(classifier, 64, "average")(np.stack([read_pixels(image, 64) for image in images]))
+    labels = np.array([classes.index(image.parent.name) for image in images])
+    names = tuple(image.relative_to(pictures).as_posix() for image in images)
+    gallery = replace(Gallery.fitted(config, embeddings, labels), images=names)
+    more = {"thumbnails": [image.read_bytes() for image in images]} if thumbnails else {}
+    details = {"sweep": "mine"}
+    write_export(folder, classifier, config, classes=classes, margin=0.0, details=details, gallery=gallery, **more)
+    return folder
 
 
 @dataclass(frozen=True)

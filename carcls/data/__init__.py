@@ -1,11 +1,12 @@
 FACE = {
     "augment": ("Augmentation", "augment", "augmentation_of", "draw_view"),
-    "config": ("DataConfig", "DataSummary"),
+    "config": ("DEMO_NAME", "DataConfig", "DataSummary"),
     "dataset": ("Dataset", "find_dataset", "prepare_dataset", "summarize"),
     "decode": ("FORMATS", "as_rgb", "read_squares"),
     "demo": ("FOLDER_NAME", "demo_counts", "write_demo"),
     "layouts": ("read_layout",),
     "manifest": ("Manifest",),
+    "paths": ("images_named", "require_images"),
     "splits": ("quota",),
 }
 """What other rooms may import, by module."""

@@ -8,6 +8,9 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+DEMO_NAME = "demo-cars"
+"""What the demo cars are called."""
+
 
 class DataConfig(BaseModel):
     """Which images, how they are cut and how they are split. One for a whole sweep.

@@ -68,12 +68,20 @@ class Dataset:
     @cached_property
     def test_digest(self) -> str:
         """16 hexadecimal digits of the test images: equal where two models were tested on the same ones."""
+        return self._digest_of(self.splits.test)
+
+    @cached_property
+    def validation_digest(self) -> str:
+        """The same of the validation images."""
+        return self._digest_of(self.splits.validation)
+
+    def _digest_of(self, rows: NDArray[np.int64]) -> str:
         images, contents = self.manifest.images, self.manifest.contents
-        tested = [
+        seen = [
             (images[row].path, self.classes[images[row].label], images[row].box, contents[row] if contents else "")
-            for row in self.splits.test.tolist()
+            for row in rows.tolist()
         ]
-        return digest_of({"images": tested, "margin": self.margin})
+        return digest_of({"images": seen, "margin": self.margin})
 
     @property
     def counts(self) -> dict[str, int]:

@@ -60,7 +60,7 @@ def read_layout(root: Path) -> Manifest:
 
 def _detect(root: Path) -> Manifest:
     """Read ``root``, else the only folder in it that has a layout; what anything looks like is tried last."""
-    children = _subfolders(root)
+    children = subfolders(root)
     places = ([root], children)
     tries = [(readers, place) for readers in (READERS[:-1], READERS[-1:]) for place in places]
     found = next((found for readers, place in tries if (found := _read(readers, place))), [])
@@ -81,7 +81,7 @@ def _read(readers: Sequence[Reader], folders: Sequence[Path]) -> list[Manifest]:
 
 
 def _unknown_layout(root: Path, children: Sequence[Path]) -> str:
-    images, _ = _list_files(root)
+    images, _ = list_files(root)
     *most, last = (reader.what for reader in READERS)
     looked_for = f"{', '.join(most)}, or {last}; in the folder itself or in the only such folder inside it"
     if not children and not images:
@@ -101,7 +101,7 @@ class _Folder:
 
 
 def _folders_in(parents: Sequence[Path], split: Literal["train", "test"]) -> list[_Folder]:
-    return [_Folder(child, split, *_list_files(child)) for parent in parents for child in _subfolders(parent)]
+    return [_Folder(child, split, *list_files(child)) for parent in parents for child in subfolders(parent)]
 
 
 def _read_split_folders(root: Path) -> Manifest | None:
@@ -112,7 +112,7 @@ def _read_split_folders(root: Path) -> Manifest | None:
     Raises:
         DataError: a class has test images and no training images.
     """
-    inside = _subfolders(root)
+    inside = subfolders(root)
     parts = [[part for part in inside if part.name.lower() in names] for names in (_TRAIN, _VALIDATION, _TEST)]
     train, validation = (_folders_in(part, "train") for part in parts[:2])
     test = _folders_in(parts[2], "test")
@@ -197,12 +197,12 @@ def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
         yield from (entry for entry in entries if not entry.name.startswith(".") and entry.name not in _LITTER)
 
 
-def _subfolders(folder: Path) -> list[Path]:
+def subfolders(folder: Path) -> list[Path]:
     """Return the folders directly inside, sorted by name."""
     return sorted(folder / entry.name for entry in _entries(folder) if _is_folder(entry))
 
 
-def _list_files(folder: Path) -> tuple[list[str], Counter[str]]:
+def list_files(folder: Path) -> tuple[list[str], Counter[str]]:
     """Return the names of the image files directly inside, sorted, and how many others there are, by extension."""
     images, others = list[str](), Counter[str]()
     for entry in _entries(folder):

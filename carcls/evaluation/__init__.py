@@ -1,6 +1,7 @@
 FACE = {
     "metrics": ("answer_metrics", "classification_metrics", "neighbours_needed", "retrieval_metrics", "softmax"),
-    "calibration": ("Calibration", "ConfidenceBin", "calibration"),
+    "calibration": ("Calibration", "ConfidenceBin", "calibration", "expected_error"),
+    "confidence": ("Confidence", "confidence_from", "fit_confidence"),
     "confusion": ("Cell", "ClassScore", "ConfusedPair", "class_scores", "confused_pairs", "count_answers"),
     "grouping": ("GroupScore", "car_groups", "group_scores"),
     "predictions": ("PREDICTIONS", "StoredPredictions", "read_predictions", "read_probabilities"),

@@ -61,7 +61,7 @@ def calibration(confidences: NDArray[np.floating], hits: NDArray[np.bool_], bins
     (0.1, [0.5, 1.0])
     """
     says, count = confidences.astype(np.float64), len(confidences)
-    numbers, places = np.unique(np.clip(np.ceil(says * bins) - 1, 0, bins - 1), return_inverse=True)
+    numbers, places = np.unique(_places(says, bins), return_inverse=True)
     images, right, said = np.bincount(places), np.bincount(places, hits), np.bincount(places, says)
     rng = np.random.default_rng(0)
     drawn = [_apart(np.bincount(places, rng.random(count) < says), said) for _ in range(DRAWS)]
@@ -70,6 +70,19 @@ def calibration(confidences: NDArray[np.floating], hits: NDArray[np.bool_], bins
         for low, held, hit, total in zip(*(each.tolist() for each in (numbers, images, right, said)), strict=True)
     )
     return Calibration(_apart(right, said) / count, float(np.quantile(drawn, 0.95)) / count, float(says.mean()), found)
+
+
+def expected_error(confidences: NDArray[np.floating], hits: NDArray[np.bool_], bins: int = BINS) -> float:
+    """Return the error of ``calibration`` alone; arguments as there."""
+    places = _places(confidences, bins)
+    return _apart(np.bincount(places, hits), np.bincount(places, confidences)) / len(places)
+
+
+def _places(confidences: NDArray[np.floating], bins: int) -> NDArray[np.int64]:
+    """Return the bin of each confidence, int64 [n]."""
+    says = confidences.astype(np.float64)
+    found: NDArray[np.int64] = np.clip(np.ceil(says * bins) - 1, 0, bins - 1).astype(np.int64)
+    return found
 
 
 def _apart(right: NDArray[Any], said: NDArray[Any]) -> float:

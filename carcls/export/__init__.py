@@ -19,13 +19,16 @@ from safetensors.torch import load_file, save_file
 from carcls.config import TrialConfig
 from carcls.disk import damage_of, describe, replacing
 from carcls.errors import InputError
+from carcls.evaluation.confidence import Confidence, confidence_from
 from carcls.export.engines import TorchEngine
+from carcls.export.inputs import read_pixels
 from carcls.export.predictors import Prediction, Predictor
 from carcls.export.thumbnails import THUMBNAILS_NAME, write_thumbnails
 from carcls.models.classifier import Classifier, build_network
 from carcls.neighbours.gallery import Gallery
 from carcls.neighbours.whitening import Projection
 from carcls.stages import write_json
+from carcls.training.images import pick_device
 
 FORMAT = 1
 WEIGHTS_NAME = "model.safetensors"
@@ -34,7 +37,7 @@ DESCRIPTION_NAME = "model.json"
 # How a gallery is asked: settings of a trial.
 _ASKED = ("pooling", "k", "distance", "vote", "temperature")
 
-__all__ = ["Prediction", "Predictor", "load_export", "write_export"]
+__all__ = ["Prediction", "Predictor", "load_export", "pick_device", "read_pixels", "write_export"]
 
 
 def write_export(
@@ -46,6 +49,7 @@ def write_export(
     margin: float,
     details: Mapping[str, Any] | None = None,
     gallery: Gallery | None = None,
+    confidence: Confidence | None = None,
     thumbnails: Sequence[bytes] = (),
 ) -> None:
     """Write ``classifier`` into ``folder``, which is made when missing; an older export there is replaced.
@@ -56,6 +60,7 @@ def write_export(
         margin: around the box, as a fraction of its sides, in the crops it was trained on; for the reader's knowledge.
         details: anything JSON holds, such as the trial's settings and metrics.
         gallery: with its images, where the model answers by its neighbours.
+        confidence: how its answers become probabilities; None where that is not known.
         thumbnails: JPEGs of these images, [g]; none where nobody is to see them.
     """
     assert len(classes) == classifier.head.out_features
@@ -94,6 +99,7 @@ def write_export(
             "preprocessing": "RGB, upright, squashed to image_size × image_size (bicubic), / 255, - mean, / std",
             "margin": margin,
             "details": dict(details or {}),
+            **({"confidence": confidence.as_dict()} if confidence else {}),
             "files": {name: describe(folder / name) for name in written},
             **how_asked,
         },
@@ -122,7 +128,9 @@ def load_export(folder: str | Path, device: torch.device | None = None) -> Predi
             gallery = _read_gallery(folder / GALLERY_NAME, description["gallery"])
             gallery.require_whole(classifier.backbone.embedding, len(classes))
         pooling = gallery.config.pooling if gallery else None
-        return Predictor(TorchEngine(classifier, size, pooling, device), classes, size, gallery, folder)
+        confidence = confidence_from(description.get("confidence"))
+        engine = TorchEngine(classifier, size, pooling, device)
+        return Predictor(engine, classes, size, gallery, confidence, folder)
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         raise InputError(
             f"{str(folder)!r} must hold the whole model that its {DESCRIPTION_NAME} describes. Export it again."
@@ -165,3 +173,9 @@ def _read_gallery(file: Path, description: Mapping[str, Any]) -> Gallery:
     projection = Projection(arrays.get("mean"), arrays.get("matrix"), bool(description["l2_normalize"]))
     config = TrialConfig(family="retrieval", **{name: description[name] for name in _ASKED})
     return Gallery(arrays["embeddings"], arrays["labels"], projection, config, tuple(description["images"]))
+
+
+FACE = {
+    "inputs": ("Files",),
+}
+"""What other rooms may import, by module."""

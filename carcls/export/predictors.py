@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from carcls.errors import InputError, UnreadableImage
-from carcls.evaluation.metrics import softmax
+from carcls.evaluation.confidence import Confidence
 from carcls.export.inputs import EVERY_FILE, Files, ImageLike, read_pixels
 from carcls.export.thumbnails import read_thumbnail
 from carcls.machine import usable_cores
@@ -27,6 +27,7 @@ from carcls.neighbours.gallery import Gallery
 
 Images = Iterable[ImageLike] | ImageLike
 TOP = 5
+UNKNOWN = "unknown"
 AHEAD = 3
 """Batches of images that are decoded before the network asks for them."""
 _LONGEST_NAME = 500
@@ -54,9 +55,10 @@ class Prediction:
     """What a model says about one image.
 
     Attributes:
-        label: the likeliest class.
-        probability: of ``label``, in [0, 1]; where neighbours vote, its share of the votes.
-        top: the likeliest classes with their probabilities, best first; ``label`` is the first.
+        label: the likeliest class, or ``UNKNOWN`` where the model was told to abstain and is not sure enough.
+        probability: of the likeliest class, in [0, 1].
+        top: the likeliest classes with their probabilities, best first; ``label`` is the first, unless it is
+            ``UNKNOWN``.
         neighbours: the images that voted, nearest first; none for a classifier.
     """
 
@@ -86,6 +88,7 @@ class Predictor:
         classes: names in the order of the logits and labels.
         image_size: s.
         gallery: the images whose votes answer; None for a classifier.
+        confidence: how its answers become probabilities.
         folder: of the export.
     """
 
@@ -93,6 +96,7 @@ class Predictor:
     classes: tuple[str, ...]
     image_size: int
     gallery: Gallery | None = None
+    confidence: Confidence = field(default_factory=Confidence)
     folder: Path | None = None
 
     def predict(self, images: Images, *, top: int = TOP) -> list[Prediction]:
@@ -116,7 +120,7 @@ class Predictor:
         return found
 
     def answers(
-        self, images: Iterable[ImageLike], *, top: int = TOP, files: Files = EVERY_FILE
+        self, images: Iterable[ImageLike], *, top: int = TOP, files: Files = EVERY_FILE, abstain: float | None = None
     ) -> Iterator[Prediction | UnreadableImage]:
         """Yield, image by image in order, what ``predict`` returns; for one that cannot be read, why.
 
@@ -126,20 +130,53 @@ class Predictor:
             images: one by one; may be endless.
             top: as in ``predict``.
             files: which paths may be read.
+            abstain: a precision in (0, 1]: answers are ``UNKNOWN`` below the confidence that had it on the validation
+                images; None answers always.
+
+        Raises:
+            InputError: that precision was not reached on the validation images.
         """
+        least = 0.0 if abstain is None else self.threshold(abstain)
         squares = _ahead(partial(read_pixels, size=self.image_size, files=files), images, AHEAD * self.engine.batch)
         while part := list(islice(squares, self.engine.batch)):
             readable = [square for square in part if not isinstance(square, UnreadableImage)]
-            said = iter(self.explain(self.engine(np.stack(readable)), top) if readable else [])
+            said = iter(self.explain(self.engine(np.stack(readable)), top, least) if readable else [])
             yield from (each if isinstance(each, UnreadableImage) else next(said) for each in part)
 
-    def explain(self, computed: NDArray[np.float32], top: int = TOP) -> list[Prediction]:
-        """Return the predictions for what the engine has computed, logits [b, c] or embeddings [b, d]."""
+    def threshold(self, precision: float) -> float:
+        """Return the confidence, in [0, 1], at which that share of the validation answers was right.
+
+        Raises:
+            InputError: ``precision`` is not in (0, 1], or was not reached, or the model has no validation answers.
+        """
+        if not 0 < precision <= 1:
+            raise InputError(f"abstain must be a precision above 0 and at most 1, got {precision}. Take 0.9.")
+        found, reached = self.confidence.threshold(precision), self.confidence.reached
+        if found is None and not reached:
+            raise InputError(
+                "abstain needs a model with its validation answers, which this one lacks. Export it again."
+            )
+        if found is None:
+            raise InputError(
+                f"abstain must be a precision that was reached on the validation images, at most {reached:.3f}, got "
+                f"{precision}. Ask for less."
+            )
+        return found
+
+    def explain(self, computed: NDArray[np.float32], top: int = TOP, least: float = 0.0) -> list[Prediction]:
+        """Return the predictions for what the engine has computed, logits [b, c] or embeddings [b, d].
+
+        Args:
+            computed: by the engine.
+            top: as in ``predict``.
+            least: the confidence below which the label is ``UNKNOWN``.
+        """
         gallery, names = self.gallery, self.classes
         if gallery is None:
-            rows = self.shares(computed)
-            return [_named(row, int(row.argmax()), names, top) for row in rows]
-        found, winners, shares = gallery.answer(computed, len(names))
+            rows, first = self.confidence.of_logits(computed), computed.argmax(axis=1)
+            return [_named(row, int(win), names, top, least) for row, win in zip(rows, first, strict=True)]
+        found, winners, votes = gallery.answer(computed, len(names))
+        shares = self.confidence.of_votes(votes)
         voted = [
             tuple(
                 Neighbour(gallery.images[place], names[gallery.labels[place]], float(distance), int(place))
@@ -147,19 +184,16 @@ class Predictor:
             )
             for places, distances in zip(found.indices, found.distances, strict=True)
         ]
-        return [_named(row, int(win), names, top, near) for row, win, near in zip(shares, winners, voted, strict=True)]
+        answers = zip(shares, winners, voted, strict=True)
+        return [_named(row, int(win), names, top, least, near) for row, win, near in answers]
 
     def thumbnail(self, place: int) -> bytes | None:
         """Return a small JPEG of the image at this place of the gallery; None where the model carries none of it."""
         return None if self.folder is None else read_thumbnail(self.folder, place)
 
-    def shares(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return a classifier's probabilities float32 [b, c]."""
-        return softmax(logits)
-
     def probabilities(self, images: Images) -> NDArray[np.float32]:
         """Return a classifier's probabilities float32 [b, c] of the classes; images and errors as ``predict``."""
-        return self.shares(self.compute(images))
+        return self.confidence.of_logits(self.compute(images))
 
     def compute(self, images: Images) -> NDArray[np.float32]:
         """Return logits [b, c], or embeddings [b, d] where there is a gallery; images and errors as ``predict``."""
@@ -176,12 +210,18 @@ class Predictor:
 
 
 def _named(
-    row: NDArray[np.float32], winner: int, classes: Sequence[str], top: int, neighbours: tuple[Neighbour, ...] = ()
+    row: NDArray[np.float32],
+    winner: int,
+    classes: Sequence[str],
+    top: int,
+    least: float,
+    neighbours: tuple[Neighbour, ...] = (),
 ) -> Prediction:
     """Name the likeliest classes of probabilities float32 [c]; ``winner``, one of the best, comes first."""
     best = sorted(range(len(row)), key=lambda place: (place != winner, -row[place]))[:top]
     likeliest = tuple((classes[place], float(row[place])) for place in best)
-    return Prediction(*likeliest[0], likeliest, neighbours)
+    label, probability = likeliest[0]
+    return Prediction(label if probability >= least else UNKNOWN, probability, likeliest, neighbours)
 
 
 def _ahead(

@@ -24,6 +24,10 @@ from carcls.outcome import Outcome, Report
 from carcls.stages import StageStore
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from carcls.evaluation.confidence import Confidence
     from carcls.models.classifier import Classifier
     from carcls.neighbours.gallery import Gallery
 
@@ -106,6 +110,16 @@ def refit_trial(config: TrialConfig, data: Dataset, stages: StageStore) -> str:
     return _trial(config, data, stages).train().relative_to(stages.root).as_posix()
 
 
+def label_test(folder: Path, data: Dataset, stages: StageStore) -> NDArray[np.int64]:
+    """Return what an exported model, perhaps of other data, says to the test images; the caller counts it.
+
+    As ``carcls.families.testing.label_test``, which loads torch.
+    """
+    from carcls.families import testing
+
+    return testing.label_test(folder, data, stages)
+
+
 def evaluate_on_test(
     config: TrialConfig,
     data: Dataset,
@@ -114,6 +128,7 @@ def evaluate_on_test(
     predictions: Path | None = None,
     folder: Path | None = None,
     details: Mapping[str, Any] | None = None,
+    confidence: Confidence | None = None,
 ) -> TestScore:
     """Evaluate the model of a finished trial once on the test split; the caller counts and records it.
 
@@ -127,6 +142,7 @@ def evaluate_on_test(
         predictions: written there as .npz (``rows``, ``labels``, ``predicted``, ``probabilities``) when given.
         folder: gets the export; None where nobody needs it afterwards.
         details: of the export, for whoever opens it.
+        confidence: how its answers become probabilities; None where that is not known.
     """
     from carcls.families.testing import answer_test
     from carcls.training.memory import memory_errors_named
@@ -135,7 +151,7 @@ def evaluate_on_test(
     rows, labels = data.splits.test, data.labels[data.splits.test]
     with TemporaryDirectory() as passing, memory_errors_named(config):
         place = folder or Path(passing)
-        gallery = _export(config, data, stages, model, place, details, shown=folder is not None)
+        gallery = _export(config, data, stages, model, place, details, confidence, shown=folder is not None)
         predicted, probabilities, metrics = answer_test(place, data, stages, gallery)
     if predictions is not None:
         save_predictions(predictions, rows, labels, predicted, probabilities)
@@ -149,9 +165,10 @@ def export_trial(
     model: str,
     folder: Path,
     details: Mapping[str, Any] | None = None,
+    confidence: Confidence | None = None,
 ) -> None:
     """Write the model of a finished trial as a folder that ``carcls.export.load_export`` opens anywhere."""
-    _export(config, data, stages, model, folder, details)
+    _export(config, data, stages, model, folder, details, confidence)
 
 
 def _export(
@@ -161,6 +178,7 @@ def _export(
     model: str,
     folder: Path,
     details: Mapping[str, Any] | None,
+    confidence: Confidence | None,
     shown: bool = True,
 ) -> Gallery | None:
     """Write the export, with thumbnails of its gallery if people are to be shown them; return the gallery."""
@@ -177,6 +195,7 @@ def _export(
         margin=data.margin,
         details=details,
         gallery=gallery,
+        confidence=confidence,
         thumbnails=[make_thumbnail(data, stages, row, config.image_size) for row in rows],
     )
     return gallery

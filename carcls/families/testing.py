@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from carcls.data.dataset import Dataset
 from carcls.disk import describe
+from carcls.evaluation.calibration import expected_error
+from carcls.evaluation.confidence import Confidence
 from carcls.evaluation.metrics import answer_metrics, classification_metrics, neighbours_needed, retrieval_metrics
 from carcls.export import WEIGHTS_NAME, Predictor, load_export
 from carcls.families.retrieval import timing
@@ -37,11 +39,13 @@ def answer_test(folder: Path, data: Dataset, stages: StageStore, fitted: Gallery
         fitted: the gallery that was exported; it knows how long it was fitted.
     """
     predictor = load_export(folder, pick_device())
-    labels = data.labels[data.splits.test]
+    labels, confidence = data.labels[data.splits.test], predictor.confidence
     if predictor.gallery is None or fitted is None:
         logits = _computed(predictor, data, stages)
-        shares = predictor.shares(logits)
-        return shares.argmax(axis=1), shares, classification_metrics(logits, labels, prefix="test_")
+        predicted, shares = logits.argmax(axis=1), confidence.of_logits(logits)
+        scaled = logits / np.float32(confidence.temperature)
+        metrics = classification_metrics(scaled, labels, prefix="test_")
+        return predicted, shares, metrics | _errors(Confidence().of_logits(logits), shares, predicted == labels)
     gallery = predictor.gallery
     key = {
         "network": describe(folder / WEIGHTS_NAME),
@@ -55,7 +59,7 @@ def answer_test(folder: Path, data: Dataset, stages: StageStore, fitted: Gallery
 
     queries = np.load(stages.get_or_make(KIND, key, embed) / _FILE, allow_pickle=False)
     start = time.perf_counter()
-    _, predicted, shares = gallery.answer(queries, len(data.classes), pick_device())
+    _, predicted, votes = gallery.answer(queries, len(data.classes), pick_device())
     seconds = time.perf_counter() - start
     longer = gallery.find(queries, neighbours_needed(gallery.labels), gallery.config.distance, pick_device())
     metrics = {
@@ -63,7 +67,29 @@ def answer_test(folder: Path, data: Dataset, stages: StageStore, fitted: Gallery
         **retrieval_metrics(longer.indices, labels, gallery.labels, prefix="test_"),
         **timing(fitted.fit_seconds, seconds, len(labels), "test_"),
     }
-    return predicted, shares, metrics
+    shares = confidence.of_votes(votes)
+    return predicted, shares, metrics | _errors(votes, shares, predicted == labels)
+
+
+def label_test(folder: Path, data: Dataset, stages: StageStore) -> NDArray[np.int64]:
+    """Return the classes int64 [n] of the test images by a model that may know other classes, which it names.
+
+    -1 stands for a class that the data does not have; of what the data has and the model does not, it gets all wrong.
+
+    Args:
+        folder: of the export.
+        data: with a test split.
+        stages: where the pixels are.
+    """
+    predictor, places = load_export(folder, pick_device()), {name: place for place, name in enumerate(data.classes)}
+    answers = predictor.explain(_computed(predictor, data, stages), top=1)
+    return np.array([places.get(answer.label, -1) for answer in answers], np.int64)
+
+
+def _errors(raw: NDArray[np.float32], shares: NDArray[np.float32], hits: NDArray[np.bool_]) -> dict[str, float]:
+    """Return the expected calibration errors of the raw answers and of those that are served."""
+    names = {"test_raw_calibration_error": raw, "test_calibration_error": shares}
+    return {name: expected_error(each.max(axis=1), hits) for name, each in names.items()}
 
 
 def _computed(predictor: Predictor, data: Dataset, stages: StageStore) -> NDArray[np.float32]:

@@ -20,6 +20,7 @@ Examples:
   carsweep explain dropout                     all about a setting
   carsweep status                              the status of the latest one
   carsweep resume NAME --trials +20            go on, or extend a sweep
+  carsweep predict photos/                     what the winner says of them
   carsweep reproduce --data stanford_cars      the documented experiments
   carsweep report NAME                         one page that shows all of it
   carsweep compare                             sweeps side by side
@@ -33,13 +34,16 @@ Exit codes: 0 done, 1 no model was registered (or promoted), 2 a mistake in the 
 _COMMANDS = {
     "run": ("run:run", "Run a sweep."),
     "resume": ("run:resume", "Go on with a sweep, with more trials or other settings."),
-    "stop": ("folder:stop", "Stop a running sweep so that it can go on later."),
+    "stop": ("stop:stop", "Stop a running sweep so that it can go on later."),
+    "finish": ("run:finish", "End a sweep now: register the best so far."),
     "status": ("folder:status", "Show the status of a sweep."),
     "runs": ("folder:runs", "List the sweeps of a folder."),
     "reproduce": ("run:reproduce", "Run the documented experiments; compare with their numbers."),
     "report": ("report:report", "Write a page that shows what sweeps found."),
     "compare": ("folder:compare", "Show sweeps side by side."),
     "diff": ("folder:diff", "Show what two sweeps have otherwise, and what came of them."),
+    "predict": ("predict:predict", "Say of which class images are."),
+    "similar": ("similar:similar", "Show the training images nearest to an image."),
     "promote": ("tracking:promote", "Make a family's challenger its champion, if it holds up."),
     "gc": ("removal:gc", "Remove cached stages that no sweep needs any more."),
     "list": ("listing:listing", "List settings, backbones, experiments or specs."),
@@ -47,6 +51,7 @@ _COMMANDS = {
     "completion": ("completing:completion", "Print the script that lets a shell complete words."),
     "delete": ("removal:delete", "Remove a sweep, with its runs in MLflow."),
     "tracking": ("tracking:tracking", "Keep MLflow in line with the sweeps."),
+    "serve": ("serve:serve", "Serve models on a page and by HTTP."),
     "ui": ("ui:ui", "Open MLflow's pages on a sweep."),
 }
 

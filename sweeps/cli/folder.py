@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +10,7 @@ import click
 from rich.text import Text
 
 from carcls.errors import InputError
-from sweeps.cli.exits import DONE, FAILED, echo
+from sweeps.cli.exits import DONE, echo
 from sweeps.cli.options import SWEEP, options
 from sweeps.cli.output import (
     Streams,
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from sweeps.run.difference import Difference
     from sweeps.run.status import SweepStatus
 
-# How often it is looked whether a sweep has stopped.
-_LOOK_SECONDS = 0.2
 _COMPARED = ("sweep", "family", "status", "val_accuracy", "test_accuracy")
 _WHERE_WIDE = ("trials", "test_f1", "seconds", "registered")
 # Columns of a sweep's best rows, and one more for what else a leaderboard tells of them.
@@ -195,38 +192,3 @@ def _different(one: Difference) -> Iterator[RenderableType]:
         yield "\nNot the same images: their scores cannot be compared."
     yield from pair_lines([one.pair] if one.pair else [])
     yield ""
-
-
-@click.command("stop")
-@click.argument("name", type=SWEEP)
-@click.option("--now", is_flag=True, help="Do not wait for the epochs that run.")
-@click.option("--wait", type=click.FloatRange(min=0), default=120.0, show_default=True, help="Seconds to wait for it.")
-@options("out")
-def stop(name: str, now: bool, wait: float, out: Path) -> int:
-    """Stop the sweep or job NAME, which somebody runs in another terminal or on another machine.
-
-    Each running trial ends after its epoch, or without it after 20 seconds; everything is kept. Exit code 0 once
-    nothing runs any more, 1 when it still runs after --wait seconds.
-    """
-    from sweeps.lock import ask_to_stop, holder_of
-    from sweeps.run.status import sweeps_in
-
-    running = {out / sweep: holder for sweep in sweeps_in(out, name) if (holder := holder_of(out / sweep)) is not None}
-    if not running:
-        echo(f"{name} is not running.")
-        return DONE
-    for folder, holder in running.items():
-        ask_to_stop(folder, now=now)
-        echo(f"Asked {holder} to stop {folder.name}; waiting for it.", err=True)
-    end = time.monotonic() + wait
-    while any(map(holder_of, running)):
-        if time.monotonic() > end:
-            echo(
-                f"{name} still runs after {wait:g} s: it reads images or closes the sweep, and stops as soon as it is "
-                f"through. {' and '.join(map(str, running.values()))} can be killed without loss.",
-                err=True,
-            )
-            return FAILED
-        time.sleep(_LOOK_SECONDS)
-    echo(f"Stopped. To go on:\n  {resume_command(name, out)}")
-    return DONE

@@ -149,9 +149,11 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     },
     "refit": {"is_flag": True, "default": None, "help": "Train the winner again, on training and validation images."},
     "name": {"help": "Name of the sweep or job; an existing name goes on with that one."},
+    "model-name": {"metavar": "MODEL", "help": "Register the winner as this. Default: by family and data."},
     "out": {"type": _PATH, "callback": _at_home, "default": "runs", "show_default": True, "help": "Folder of runs."},
     "tracking-uri": {"metavar": "URI", "help": "MLflow store or server. Default: OUT/mlflow.db."},
     "known-tracking-uri": {"metavar": "URI", "help": "MLflow store or server. Default: the one it was run with."},
+    "model": {"metavar": "NAME", "help": "A family, NAME@alias, NAME/VERSION, or the folder of an exported model."},
     "seed": {"type": int, "help": "Seed of the search and of every trial."},
     "weights": {"metavar": "auto|random|PATH", "help": "Pretrained weights; PATH is a file or a folder."},
     "objective": {"metavar": "NAME[,NAME …]", **_MANY, "help": _OBJECTIVES},
@@ -175,7 +177,7 @@ _DECLARED = {
     "known-tracking-uri": ("--tracking-uri",),
 }
 # Those of every command that runs a search; of one family it has --spec besides.
-OF_A_RUN = tuple(name for name in _OPTIONS if name not in ("spec", "no-spec", "known-tracking-uri"))
+OF_A_RUN = tuple(name for name in _OPTIONS if name not in ("spec", "no-spec", "known-tracking-uri", "model"))
 
 
 def option_of(setting: str) -> str:

@@ -139,13 +139,14 @@ def carsweep_command(*words: str) -> str:
     return shlex.join([callable_name("carsweep"), *words])
 
 
-def resume_command(name: str, out: Path) -> str:
-    """Return the command line that goes on with a sweep or a job.
+def resume_command(name: str, out: Path, *, finish: bool = False) -> str:
+    """Return the command line that goes on with a sweep or a job, or finishes a sweep.
 
     >>> resume_command("mine", Path("runs")).partition("carsweep")[2]
     ' resume mine'
     """
-    return carsweep_command("resume", name, *([] if out == Path("runs") else ["--out", str(out)]))
+    verb = "finish" if finish else "resume"
+    return carsweep_command(verb, name, *([] if out == Path("runs") else ["--out", str(out)]))
 
 
 def epoch_of(record: TrialRecord) -> str:

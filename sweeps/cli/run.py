@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from carcls.catalog import FAMILIES
+from carcls.errors import InputError
 from sweeps.cli.exits import DONE, FAILED, INTERRUPTED, echo, kept_in
 from sweeps.cli.options import FAMILY, OF_A_RUN, SETTING, SWEEP, Known, SettingsCommand, options
 from sweeps.cli.output import Streams, Verbatim, answering, resume_command
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 # Stands for the name that a sweep gets when it begins, which depends on the time.
 _NO_NAME = "unnamed"
+# So long whoever runs it has to close it.
+_WAIT_SECONDS = 120.0
 _RUN_EPILOG = """\b
 Examples:
   carsweep run {family}
@@ -65,14 +68,15 @@ def carry_out(command: Command, streams: Streams, *, dry_run: bool = False, read
     from sweeps.cli.view import open_view
     from sweeps.run.several import run_sweeps
 
-    outcome, interrupted = None, partial(_interrupted, command.name, command.out)
+    again = resume_command(command.name, command.out, finish=not command.runs_trials)
+    outcome, interrupted = None, partial(_interrupted, command.out / command.name, again)
     with suppress(KeyboardInterrupt), last_words(interrupted):
         view = partial(open_view, console=streams.progress, stages=command.root / "stages")
         outcome = run_sweeps(command, view, streams.notify)
     if outcome is None:
         streams.answer({"error": "interrupted"})
         return interrupted()
-    with kept_in(command.out / command.name, resume_command(command.name, command.out)):
+    with kept_in(command.out / command.name, again):
         streams.answer(outcome.as_dict())
         print_outcome(streams.result, command.out, outcome)
     return interrupted() if outcome.interrupted else DONE if outcome.is_whole else FAILED
@@ -101,12 +105,12 @@ def _all_together(plans: list[Plan]) -> str:
     return line
 
 
-def _interrupted(name: str, out: Path) -> int:
+def _interrupted(folder: Path, again: str) -> int:
     """Tell a person who stopped a sweep how it goes on; return the exit code."""
     from sweeps.spec.sweep_file import is_known
 
-    if is_known(out / name):
-        echo(f"Interrupted; everything so far is kept. To go on:\n  {resume_command(name, out)}", err=True)
+    if is_known(folder):
+        echo(f"Interrupted; everything so far is kept. To go on:\n  {again}", err=True)
     else:
         echo("Interrupted before the first trial. To begin: the same command again.", err=True)
     return INTERRUPTED
@@ -196,7 +200,9 @@ _add(
 @click.option(
     "--set", "sets", type=SETTING, metavar="KEY=VALUE …", multiple=True, help="Change a setting, or search.X."
 )
-@options("concurrency", "cpus-per-trial", "gpus-per-trial", "out", "known-tracking-uri", "address", "notify")
+@options(
+    "concurrency", "cpus-per-trial", "gpus-per-trial", "model-name", "out", "known-tracking-uri", "address", "notify"
+)
 @click.option("--dry-run", is_flag=True, help="Print what would change, and stop.")
 @answering
 def resume(
@@ -231,6 +237,36 @@ def resume(
     unchanged = [] if changes else [f"{name} would go on as it is."]
     streams.answer({"name": name, "changes": list(changes)}, *unchanged)
     return DONE
+
+
+@click.command("finish")
+@click.argument("name", type=SWEEP)
+@options("out", "known-tracking-uri")
+@answering
+def finish(streams: Streams, name: str, out: Path, tracking_uri: str | None) -> int:
+    """End the sweep NAME now: test and register the best trial so far.
+
+    A sweep that runs is stopped after the epochs that run, for which it has 20 seconds. No other trial is run; those
+    that did not end are kept, and carsweep resume goes on with them. Exit codes as of carsweep run.
+    """
+    from sweeps.cli.stop import end_all
+    from sweeps.results.leaderboard import Leaderboard
+    from sweeps.run.remembered import recall
+    from sweeps.study.records import read_history
+
+    command = recall(out, name, tracking_uri)
+    if command.is_job:
+        sweeps = ", ".join(str(spec.name) for spec in command.specs)
+        raise InputError(f"NAME must be of one sweep, got the job {name!r}. Finish each of its sweeps: {sweeps}.")
+    folder, (spec,) = out / name, command.specs
+    if Leaderboard(tuple(read_history(folder).records), goals=spec.goals).best is None:
+        raise InputError(
+            f"NAME must have a trial that is complete and keeps the constraints, got {name!r} without one: there is "
+            f"nothing to register. Let it run, or stop it: carsweep stop {name}."
+        )
+    if end_all(name, [folder], now=False, wait=_WAIT_SECONDS) is False:
+        return FAILED
+    return carry_out(replace(command, runs_trials=False), streams)
 
 
 @click.command("reproduce", cls=SettingsCommand, epilog=_REPRODUCE_EPILOG)

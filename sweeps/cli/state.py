@@ -102,8 +102,10 @@ class SweepState:
         return record.seconds + (0.0 if since is None else max(0.0, self.seconds - since))
 
 
-def facts_of(record: TrialRecord, spec: SweepSpec) -> TrialFacts:
-    """Return the facts of a record; reads its epochs from the journal."""
+def facts_of(record: TrialRecord, spec: SweepSpec, known: TrialFacts | None = None) -> TrialFacts:
+    """Return the facts of a record, those that are known if they are of this one; else reads its epochs' lines."""
+    if known and known.record is record:
+        return known
     curve = [measurement.metrics["val_accuracy"] for measurement in record.history]
     settings = distinguishing(record, spec).items()
     short = ((name, float(f"{value:.2g}") if isinstance(value, float) else value) for name, value in settings)

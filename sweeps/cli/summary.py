@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,7 +10,8 @@ from rich.console import Console, RenderableType
 from rich.markdown import Markdown
 from rich.text import Text
 
-from sweeps.cli.output import WIDE, Verbatim, callable_name, carsweep_command, duplicates_text, say
+from carcls.catalog import FAMILIES
+from sweeps.cli.output import WIDE, Verbatim, carsweep_command, duplicates_text, say
 from sweeps.report.details import CONFIRMED
 from sweeps.report.page import REPORT
 from sweeps.report.verdict import compared_text, idle_seeds_text, test_text, why_no_winner, winner_text
@@ -24,6 +24,7 @@ from sweeps.text import (
     Grid,
     counts_text,
     duration,
+    out_words,
     plural,
     settings_text,
     table_of,
@@ -46,9 +47,11 @@ def print_outcome(console: Console, out: Path, outcome: SweepResult | Together |
             winners = table_of(columns, outcome.results.values(), fold=("model",))
             say(console, Text(title, style="bold"), winners, *pair_lines(outcome.pairs))
             if not outcome.interrupted:
-                ui = carsweep_command("ui", "--out", str(out))
-                say(console, f"\n{_written(out / outcome.name / 'comparison')}", f"Look at the runs: {ui}")
-                say(console, *_report_lines(out / outcome.name))
+                say(console, f"\n{_written(out / outcome.name / 'comparison')}", *_report_lines(out / outcome.name))
+                best = [one for one in outcome.results.values() if one.registered][:1]
+                asked = [carsweep_command("predict", _test_image(one), *_store_words(one)) for one in best]
+                ui = carsweep_command("ui", outcome.name, *out_words(out))
+                say(console, "\nNext: ask the best of them, or look at the runs.", *map(Verbatim, [*asked, ui]))
         case _:
             drawn = (Markdown(part) if isinstance(part, str) else part for part in outcome.blocks())
             parts = [part for one in drawn for part in (one, "")] if console.is_terminal else [outcome.markdown()]
@@ -147,28 +150,33 @@ def _closing_lines(result: SweepResult) -> list[str]:
     model = result.registered
     if model is None:
         return lines
-    held = f"alias {model.alias}" if model.alias else "while another version is the challenger"
     return [
         *lines,
-        f"Registered as {model.name}, version {model.version}, {held}.",
+        f"Registered as {model.name}, version {model.version}, {model.standing}",
         "",
-        "Next: ask the model, or look at the runs.",
-        # Neither indented nor wrapped: a shell and Python take what is pasted as it stands.
-        Verbatim("\n".join(_asking(result, model))),
-        carsweep_command("ui", result.sweep, "--out", result.out),
+        "Next:",
+        # Neither indented nor wrapped: a shell takes what is pasted as it stands.
+        *(Verbatim(line) for line in _next_commands(result, model)),
     ]
 
 
-def _asking(result: SweepResult, model: Registered) -> list[str]:
-    """Return what a shell takes to ask a model about an image."""
+def _next_commands(result: SweepResult, model: Registered) -> list[str]:
+    """Return what a shell takes to ask a model about an image, to look at the runs, and to make it the champion."""
+    is_near, store = FAMILIES[result.family].neighbours, _store_words(result)
+    asked = [_test_image(result), "--model", f"{model.name}/{model.version}", *store]
     return [
-        f"{shlex.quote(callable_name('python'))} - <<'END'",
-        "import mlflow",
-        f"mlflow.set_tracking_uri({result.tracking_uri!r})",
-        f"model = mlflow.pyfunc.load_model({model.uri!r})",
-        f"print(model.predict([{_test_image(result)!r}]))",
-        "END",
+        carsweep_command("predict", *asked),
+        *([carsweep_command("similar", *asked)] if is_near else []),
+        carsweep_command("ui", result.sweep, *out_words(Path(result.out))),
+        *([carsweep_command("promote", result.family, *store)] if model.alias else []),
     ]
+
+
+def _store_words(result: SweepResult) -> list[str]:
+    """Return what a command says to find the model of a result; nothing where that is in ``runs`` at hand."""
+    out = Path(result.out)
+    is_default = result.tracking_uri == f"sqlite:///{out / 'mlflow.db'}"
+    return [*out_words(out), *([] if is_default else ["--tracking-uri", result.tracking_uri])]
 
 
 def _test_image(result: SweepResult) -> str:

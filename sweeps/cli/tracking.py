@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from carcls.errors import InputError
 from sweeps.cli.exits import DONE, FAILED
 from sweeps.cli.options import FAMILY, SWEEP, options
 from sweeps.cli.output import Streams, answering, resume_command
-from sweeps.cli.ui import store_of
+from sweeps.cli.store import open_store
 from sweeps.text import percent, plural, points
 
 if TYPE_CHECKING:
@@ -69,16 +68,11 @@ def promote(streams: Streams, family: str, out: Path, tracking_uri: str | None, 
     images (exact McNemar test at 5%). The predictions that each sweep stored are compared; nothing is evaluated again.
     Exit code 0 when the alias was moved or need not be, 1 when the challenger was refused.
     """
-    uri = tracking_uri or store_of(out)
-    _, is_file, path = uri.partition("sqlite:///")
-    if is_file and not Path(path).expanduser().is_file():  # opening it would make it
-        raise InputError(f"--tracking-uri must name an existing database, got {uri!r}. Name the one of a sweep.")
-    from sweeps.tracking.store import check_tracking
     from sweeps.waits import Waiting
 
-    with Waiting(streams.notify, "opening MLflow's store …"):
-        store = check_tracking(uri, out)
-        from sweeps.tracking.promotion import promote as promote_challenger
+    store = open_store(streams, out, tracking_uri)
+    from sweeps.tracking.promotion import promote as promote_challenger
+
     with Waiting(streams.notify, "loading the models and asking them for an answer …"):
         promotion = promote_challenger(store, family, dry_run=dry_run)
     streams.answer(asdict(promotion), _headline(promotion), *_numbers(promotion))

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
@@ -19,12 +19,12 @@ import click
 from carcls.errors import InputError, TrackingError, mask_secrets
 from sweeps.cli.exits import DONE, echo
 from sweeps.cli.options import SWEEP, options
+from sweeps.cli.store import store_of
 from sweeps.interrupts import uninterrupted
 
 _END_SECONDS = 10.0
 # So often it is looked whether the server is there.
 _LOOK_SECONDS = 0.1
-_STOPS = "\n(Ctrl-C stops it.)"
 _ALL = "#/experiments?workflowType=machine_learning"
 
 
@@ -42,11 +42,8 @@ def ui(sweep: str | None, out: Path, tracking_uri: str | None, port: int, host: 
 
     if optuna:
         _require_free(host, port)
-        return _serve(
-            _dashboard(out, sweep, host, port), os.environ, (host, port), lambda: f"Open http://{host}:{port}{_STOPS}"
-        )
-    recorded = recall(out, sweep, tracking_uri).tracking_uri if sweep else tracking_uri
-    uri = recorded or store_of(out)
+        return _serve(_dashboard(out, sweep, host, port), {}, (host, port), str)
+    uri = (recall(out, sweep, tracking_uri).tracking_uri if sweep else tracking_uri) or store_of(out)
     page = partial(_page, out, sweep, uri)
     if uri.startswith(("http://", "https://")):
         server = mask_secrets(uri).replace("***@", "").rstrip("/")  # which asks for user and password by itself
@@ -55,20 +52,7 @@ def ui(sweep: str | None, out: Path, tracking_uri: str | None, port: int, host: 
     _require_free(host, port)
     echo(f"MLflow starts on {mask_secrets(uri)}, which takes some seconds.")
     command, environment = pages_server(uri, (out.resolve() / "artifacts").as_uri(), host, port)
-    environment = {**os.environ, **environment}
-    return _serve(command, environment, (host, port), lambda: f"Open http://{host}:{port}/{page() or _ALL}{_STOPS}")
-
-
-def store_of(out: Path) -> str:
-    """Return the URI of the store that sweeps make under ``out``.
-
-    Raises:
-        InputError: there is none.
-    """
-    database = out.resolve() / "mlflow.db"
-    if not database.is_file():
-        raise InputError(f"--out must be a folder with runs, got {str(out)!r}. Run a sweep first, or name its --out.")
-    return f"sqlite:///{database}"
+    return _serve(command, environment, (host, port), lambda: f"/{page() or _ALL}")
 
 
 def _page(out: Path, name: str | None, uri: str) -> str:
@@ -105,18 +89,16 @@ def _dashboard(out: Path, name: str | None, host: str, port: int) -> list[str]:
     return [sys.executable, "-m", "sweeps.study.dashboard", str(folder), host, str(port)]
 
 
-def _serve(
-    command: Sequence[str], environment: Mapping[str, str], place: tuple[str, int], say: Callable[[], str]
-) -> int:
-    """Run a server until somebody ends it, and then the processes that it started, too; once it listens, ``say``."""
+def _serve(command: list[str], environment: Mapping[str, str], place: tuple[str, int], page: Callable[[], str]) -> int:
+    """Run a server until somebody ends it, and then all that it started; once it listens, print where ``page`` is."""
     # Programs of this very installation, with arguments that went through click.
-    server = subprocess.Popen(command, env=environment, start_new_session=True)  # noqa: S603
+    server = subprocess.Popen(command, env={**os.environ, **environment}, start_new_session=True)  # noqa: S603
     try:
-        said = say()  # which asks MLflow, while the server starts
+        opened = page()  # which asks MLflow, while the server starts
         while server.poll() is None and not _listens(place):
             time.sleep(_LOOK_SECONDS)
         if server.poll() is None:
-            echo(said)
+            echo(f"Open http://{place[0]}:{place[1]}{opened}\n(Ctrl-C stops it.)")
         code = server.wait()
     except KeyboardInterrupt:
         return DONE

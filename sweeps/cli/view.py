@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,11 +13,11 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from carcls.errors import mask_secrets
+from carcls.errors import InputError, mask_secrets
 from sweeps.cli.live import draw, trials_text
 from sweeps.cli.machine import MachineWatch
 from sweeps.cli.output import accuracy_of, epoch_of, say
-from sweeps.cli.state import SweepState, facts_of
+from sweeps.cli.state import SweepState, TrialFacts, facts_of
 from sweeps.engine.budget import status_text
 from sweeps.interrupts import last_words
 from sweeps.results.leaderboard import differing_settings
@@ -54,7 +54,8 @@ class SweepView:
     """
 
     def __init__(self, spec: SweepSpec, console: Console, stages: Path | None = None) -> None:
-        self.state = SweepState(spec)
+        self._told, self._facts = dict[int, float](), dict[int, TrialFacts]()
+        self.state = SweepState(spec, told=self._told)
         self._base = spec.trial_config({}).model_dump()
         self._began = self._heard = time.monotonic()
         self._console, self._machine = console, MachineWatch(stages, has_gpus=spec.gpus_per_trial != 0)
@@ -68,7 +69,7 @@ class SweepView:
     def close(self) -> None:
         """Leave the terminal as it was found; the last picture stays, if there were trials."""
         self._machine.stop()
-        self.state = replace(self.now(), is_over=True)
+        self.state = replace(self._drawn() if self._live else self.now(), is_over=True)
         if self._live:
             self._live.transient = self.state.status is None
             self._live.stop()
@@ -80,6 +81,16 @@ class SweepView:
         status, now = self.state.status, time.monotonic()
         left = (status.seconds_left or 0.0) - (now - self._heard) if status else 0.0
         return replace(self.state, use=self._machine.use, seconds=now - self._began, seconds_left=left)
+
+    def _drawn(self) -> SweepState:
+        """Return what is known at this moment, with the facts of all trials; only those that changed are read again."""
+        state, known = self.now(), self._facts
+        if state.status is None or state.is_over:
+            return state
+        with suppress(OSError, InputError):  # the journal is gone: whoever writes to it says so
+            records = dict(state.status.records)  # a copy, since trials go on meanwhile
+            self._facts = {n: facts_of(record, state.spec, known.get(n)) for n, record in records.items()}
+        return replace(state, facts=self._facts)
 
     def note(self, text: str) -> None:
         """Print a sentence, above the picture."""
@@ -102,18 +113,15 @@ class SweepView:
         self._show()
 
     def on_status(self, status: BudgetStatus) -> None:
-        """Remember it for the next line or picture, with the facts of the trials that it tells anew."""
-        known = self.state.facts
-        fresh = {n: record for n, record in status.records.items() if n not in known or known[n].record is not record}
-        facts = {**known, **{number: facts_of(record, self.state.spec) for number, record in fresh.items()}}
+        """Remember it for the next line or picture."""
         began = self.state.began if self.state.status else status.spent
         self._heard = time.monotonic()
-        self.state = replace(self.state, status=status, facts=facts, began=began)
+        self.state = replace(self.state, status=status, began=began)
 
     def trial_changed(self, record: TrialRecord) -> None:
         """Draw the trial from now on, or print what it tries, how far it is, or how it ended."""
-        is_new = record.number not in self.state.told
-        self.state = replace(self.state, told={**self.state.told, record.number: time.monotonic() - self._began})
+        is_new = record.number not in self._told
+        self._told[record.number] = time.monotonic() - self._began
         if self._show():
             return
         trial = f"trial {record.number}"
@@ -146,7 +154,7 @@ class SweepView:
         if self.state.status is None and self.state.data is None:
             yield self._bar
         else:
-            yield draw(self.now(), options.max_width, options.size.height, ascii_only=options.ascii_only)
+            yield draw(self._drawn(), options.max_width, options.size.height, ascii_only=options.ascii_only)
 
 
 def _end_of(record: TrialRecord) -> str:

@@ -39,7 +39,8 @@ class BudgetStatus:
         seconds_left: of wall time; None before anything was measured, as the next two are.
         cost_left: of all that is still to come; None without a price, too.
         next_cost: of the next trial together with what runs already; None without a price, too.
-        records: all trials by number, derived ones and those of earlier sessions among them.
+        records: all trials by number, derived ones and those of earlier sessions among them; they change as trials
+            go on, since a copy of all for each event would cost more the more there are.
     """
 
     spent: Spent
@@ -162,7 +163,7 @@ class Account:
         unfinished = [taken for _, taken in (*running, *waiting)]
         spent = replace(sum(unfinished, self._spent_by_ended), wall=self._clock() - self._began)
         cost = None if self._prices is None else self._prices.cost_of(spent)
-        status = BudgetStatus(spent, cost, self._ended, self._best, records=dict(self._records))
+        status = BudgetStatus(spent, cost, self._ended, self._best, records=self._records)
         trained = sum((taken for taken in unfinished if taken.epochs), self._trained)
         epoch = trained.seconds / trained.epochs if trained.epochs else 0.0
         if not epoch and not self._others:

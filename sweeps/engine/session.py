@@ -24,7 +24,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from carcls.errors import InputError
+from carcls.errors import InputError, SweepStopped
 from carcls.machine import gpu_kind
 from sweeps.engine.compat import Servers
 from sweeps.engine.resources import Machine, Process, this_machine
@@ -114,6 +114,7 @@ class RaySession:
 
         Raises:
             InputError: the cluster cannot be joined, or there is no room for Ray's folder.
+            SweepStopped: Ray did not start on this machine; nothing of it is left running once the session ends.
         """
         self.start_in_background(log, preload=False)
         if self._ready is not None:
@@ -180,8 +181,12 @@ class RaySession:
                     self._folder = _make_folder()
                     machine = self._machine or this_machine()
                     self._servers.start(self._folder, machine, preload=preload, processes=processes)
-        except Exception as error:
+        except InputError as error:
             ready.set_exception(error)
+            return
+        except Exception as error:  # whatever Ray calls it; it gives its servers half a minute
+            why = f"({' '.join(str(error).split())[:200]}): perhaps it is too busy, or has too little memory."
+            ready.set_exception(SweepStopped(f"Ray did not start on this machine {why}"))
             return
         ready.set_result(None)
         self._over.wait()  # Linux kills Ray's processes with the thread that started them
@@ -209,10 +214,10 @@ def _join(address: str) -> None:
     environment = {"env_vars": {name: os.environ[name] for name in _SETTINGS}}
     try:
         ray.init(address=address, runtime_env=environment, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:
         raise InputError(
             f"--address must be of a Ray cluster that this machine can join, got {address!r}: "
-            f"{str(error).splitlines()[0]} Start one with ray start --head, or leave --address out."
+            f"{' '.join(str(error).split())[:300]} Start one with ray start --head, or leave --address out."
         ) from None
 
 

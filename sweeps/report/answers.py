@@ -24,8 +24,8 @@ from carcls.evaluation.predictions import StoredPredictions, read_probabilities
 from carcls.evaluation.significance import Proportion
 from sweeps.report.mistakes import Mistake, answers_file, has_nearest, read_nearest, stored_answers, worst_mistakes
 from sweeps.report.pictures import pictures_of
-from sweeps.results.result import TEST_PREDICTIONS
-from sweeps.text import command_text
+from sweeps.results.result import TEST_PREDICTIONS, TestEvaluation
+from sweeps.text import command_text, percent
 
 if TYPE_CHECKING:
     from carcls.data.dataset import Dataset
@@ -88,6 +88,7 @@ class AnswersPart:
         nearest: among which images the nearest were looked for, or why they were not; a sentence or two.
         examples: rows of training images, by class, of the classes in the pairs.
         pictures: data URIs, by rows.
+        served: what was done to the probabilities of the model that is served; empty where nothing is known.
     """
 
     trial: int
@@ -98,6 +99,7 @@ class AnswersPart:
     nearest: str
     examples: Mapping[int, tuple[int, ...]]
     pictures: Mapping[int, str]
+    served: str
 
     @property
     def class_rows(self) -> Rows[ClassScore]:
@@ -160,6 +162,23 @@ def answers_part(facts: Facts, compute: Compute | None = None) -> AnswersPart | 
         nearest=near.get("said", f"The training images nearest to them are not known. {missing}"),
         examples=examples,
         pictures=_pictures(facts, data, int(record.config["image_size"]), mistakes, examples),
+        served=calibration_text(facts.ended.test if test and facts.ended else None),
+    )
+
+
+def calibration_text(test: TestEvaluation | None) -> str:
+    """Say what was done to the probabilities of the served model; nothing where none is known."""
+    if test is None or not test.confidence:
+        return ""
+    fitted, tested = test.confidence, test.metrics
+    smoothing = f", smoothing {fitted['smoothing']:.3g}" if fitted["smoothing"] else ""
+    whose = "; a refit has those of its trial" if test.refit else ""
+    raw, calibrated = tested["test_raw_calibration_error"], tested["test_calibration_error"]
+    return (
+        f"The model that is served has calibrated probabilities: temperature {fitted['temperature']:.3g}{smoothing}, "
+        f"fitted on {fitted['images']:,.0f} validation answers{whose}. Their expected calibration error was "
+        f"{percent(fitted['error_before'])} and is {percent(fitted['error_after'])}; on the test images it is "
+        f"{percent(calibrated)} instead of {percent(raw)}."
     )
 
 

@@ -7,9 +7,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from carcls.stages import write_text
 from sweeps.report.advice import advice_of
@@ -19,14 +17,11 @@ from sweeps.report.details import details_of
 from sweeps.report.facts import Facts, read_facts
 from sweeps.report.markdown import markdown_of
 from sweeps.report.rows import board_of
+from sweeps.report.templates import read_pages, template
 from sweeps.report.verdict import verdict_of
 from sweeps.text import Grid, counts_text, plural
 
-if TYPE_CHECKING:
-    from jinja2 import Template
-
 REPORT, CURVES = "report.html", "curves"
-_PAGES = Path(__file__).parent / "pages"
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,19 +142,6 @@ def _parts(report: SweepReport) -> Iterator[tuple[str, str]]:
 
 def _html(page: ReportPage) -> str:
     """Return the page; its policy lets nothing be fetched, and no script run but its own."""
-    style, script = "\n".join(_read("*.css")), "\n".join(_read("*.js"))
+    style, script = "\n".join(read_pages("*.css")), "\n".join(read_pages("*.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return _template().render(page=page, style=style, script=script, digest=digest)
-
-
-@cache
-def _template() -> Template:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    files = FileSystemLoader(_PAGES)
-    made = Environment(loader=files, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return made.get_template("report.html.j2")
-
-
-def _read(pattern: str) -> list[str]:
-    return [path.read_text(encoding="utf-8") for path in sorted(_PAGES.glob(pattern))]
+    return template("report.html.j2").render(page=page, style=style, script=script, digest=digest)

@@ -31,12 +31,12 @@ def pictures_of(data: Dataset, stages: StageStore, size: int, rows: Iterable[int
             image = Image.fromarray(data.square(stages, row, size))
         except UnreadableImage:
             continue
-        found[row] = _as_uri(image.resize((side, side), Image.Resampling.LANCZOS) if image.width > side else image)
+        found[row] = as_uri(image.resize((side, side), Image.Resampling.LANCZOS) if image.width > side else image)
     return found
 
 
-def _as_uri(image: Image.Image) -> str:
-    """Return it in the best quality that takes at most MOST_BYTES, or else in the worst."""
+def as_uri(image: Image.Image) -> str:
+    """Return a picture as a data URI: WebP in the best quality that takes at most MOST_BYTES, or else in the worst."""
     for quality in _QUALITIES:
         image.save(written := io.BytesIO(), "WEBP", quality=quality)
         if written.tell() <= MOST_BYTES:

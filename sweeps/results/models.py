@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
     from carcls.config import TrialConfig
     from carcls.data.dataset import Dataset
+    from carcls.evaluation.confidence import Confidence
+    from carcls.evaluation.predictions import StoredPredictions
     from carcls.outcome import Outcome
     from carcls.stages import StageStore
     from sweeps.results.result import SweepResult
@@ -104,7 +106,9 @@ def _in_parts(record: TrialRecord, micro_batch: int | None) -> TrialConfig:
     return config.model_copy(update={"micro_batch": micro_batch}) if micro_batch else config
 
 
-def compare_winner(data: Dataset, stages: StageStore, *, result: SweepResult) -> tuple[Compared, ...]:
+def compare_winner(
+    data: Dataset, stages: StageStore, *, result: SweepResult, answers: Path | None = None
+) -> tuple[Compared, ...]:
     """Compare the winner with those that it won against: is a difference shown at all?
 
     After ``--confirm`` all fresh seeds of each side speak, and Holm's correction is made for the number of others.
@@ -115,15 +119,22 @@ def compare_winner(data: Dataset, stages: StageStore, *, result: SweepResult) ->
         data: what the trials were validated on.
         stages: where their answers are. Those that are missing or of other images are left out.
         result: with a winner, whose trials are the journal's own records.
+        answers: gets what the winner says to the validation images, as .npz: ``rows``, ``labels`` and ``predicted``,
+            int64 [n], of the run that the search chose, ``confirmed``, int64 [m, n], of its m fresh seeds (0 without
+            ``--confirm``), and the names of the ``classes``. It is removed where that is not known.
     """
     from carcls.evaluation.significance import compare_hits, holm
 
     trials = {record.number: record for record in result.trials}
+    if answers is not None:
+        confirmed = result.board.best_confirmed
+        number, runs = (confirmed.number, confirmed.runs) if confirmed else (result.winner, ())
+        _write_answers(answers, data, _read([trials[run] for run in (number, *runs) if run is not None], data, stages))
     if result.board.best_confirmed:
         sides = {one.number: one.runs for one in result.board.confirmed if one.runs}
     else:  # combinations of one network are no rivals: of each the best
         sides = {row.trial.number: (row.trial.number,) for row in result.board.networks[:2]}
-    hits = {number: _hits([trials[run] for run in runs], data, stages) for number, runs in sides.items()}
+    hits = {number: _hits(_read([trials[run] for run in runs], data, stages)) for number, runs in sides.items()}
     winner = hits.pop(next(iter(sides)))
     if winner is None:
         return ()
@@ -135,8 +146,8 @@ def compare_winner(data: Dataset, stages: StageStore, *, result: SweepResult) ->
     )
 
 
-def _hits(runs: Sequence[TrialRecord], data: Dataset, stages: StageStore) -> NDArray[np.bool_] | None:
-    """Return what the runs have right, bool [m, n], or None when it is not known of each."""
+def _read(runs: Sequence[TrialRecord], data: Dataset, stages: StageStore) -> list[StoredPredictions]:
+    """Return what the runs say to the validation images; nothing when it is not known of each."""
     import numpy as np
 
     from carcls.evaluation.predictions import read_predictions
@@ -144,10 +155,33 @@ def _hits(runs: Sequence[TrialRecord], data: Dataset, stages: StageStore) -> NDA
     try:
         read = [read_predictions(stages.root / answers_on_disk(stages, data, run)) for run in runs]
     except (InputError, TrialFailure, OSError):
-        return None
+        return []
     rows = data.splits.validation
     whole = all(np.array_equal(answers.rows, rows) for answers in read)
-    return np.stack([answers.hits for answers in read]) if whole and len(rows) else None
+    return read if whole and len(rows) else []
+
+
+def _hits(read: Sequence[StoredPredictions]) -> NDArray[np.bool_] | None:
+    """Return what m runs have right, bool [m, n]; None of none."""
+    import numpy as np
+
+    return np.stack([answers.hits for answers in read]) if read else None
+
+
+def _write_answers(path: Path, data: Dataset, read: Sequence[StoredPredictions]) -> None:
+    import numpy as np
+
+    path.unlink(missing_ok=True)
+    if read:
+        first, *confirmed = read
+        np.savez_compressed(
+            path,
+            rows=first.rows,
+            labels=first.labels,
+            predicted=first.predicted,
+            confirmed=np.array([answers.predicted for answers in confirmed], np.int64),
+            classes=np.array(data.classes),
+        )
 
 
 def find_evaluation(record: TrialRecord, data: Dataset, path: Path, *, refit: bool) -> TestEvaluation | None:
@@ -155,8 +189,12 @@ def find_evaluation(record: TrialRecord, data: Dataset, path: Path, *, refit: bo
     written, key = _written(path), _key(record, data, refit=refit)
     if {name: written.get(name) for name in key} != key:
         return None
-    low, high = written["interval"]
-    return TestEvaluation(written["metrics"], (low, high), written["images"], *count_evaluations(path.parent), refit)
+    return _evaluation(written, path, refit=refit)
+
+
+def _evaluation(written: Mapping[str, Any], path: Path, *, refit: bool) -> TestEvaluation:
+    (low, high), counted, sure = written["interval"], count_evaluations(path.parent), written.get("confidence", {})
+    return TestEvaluation(written["metrics"], (low, high), written["images"], *counted, refit, sure)
 
 
 def evaluate(
@@ -194,13 +232,16 @@ def evaluate(
     counted = {"readings": written["readings"] + 1, "models": list(models)}
     write_json(path, counted)
     try:
-        score = evaluate_on_test(record.trial_config, trained_on, stages, model, predictions, folder, details)
+        sure = confidence_of(stages, data, record)
+        score = evaluate_on_test(record.trial_config, trained_on, stages, model, predictions, folder, details, sure)
     except Exception:  # whoever fails, as for lack of memory, has seen no score
         write_json(path, written)
         raise
     found = {"metrics": dict(score.metrics), "interval": list(score.interval), "images": score.images}
+    if sure is not None:
+        found["confidence"] = {name: value for name, value in sure.as_dict().items() if name != "curve"}
     write_json(path, {**counted, **key, "number": record.number, "micro_batch": micro_batch, **found})
-    return TestEvaluation(score.metrics, score.interval, score.images, *count_evaluations(path.parent), refit), notes
+    return _evaluation(found, path, refit=refit), notes
 
 
 def export(
@@ -224,8 +265,27 @@ def export(
     from carcls.families import export_trial
 
     model, trained_on, notes = _made(data, stages, record, _written(evaluated).get("micro_batch"), refit=refit)
-    export_trial(record.trial_config, trained_on, stages, model, folder, details)
+    sure = confidence_of(stages, data, record)
+    export_trial(record.trial_config, trained_on, stages, model, folder, details, sure)
     return notes
+
+
+def confidence_of(stages: StageStore, data: Dataset, record: TrialRecord) -> Confidence | None:
+    """Return how the answers of a trial's model become probabilities, fitted on its validation answers.
+
+    None where those are not to be had. A refit has none of its own and takes its trial's.
+    """
+    from carcls.evaluation.confidence import fit_confidence
+    from carcls.evaluation.predictions import read_predictions, read_probabilities
+
+    try:
+        path = stages.root / answers_on_disk(stages, data, record)
+        stored, shares = read_predictions(path), read_probabilities(path, len(data.classes))
+    except (InputError, TrialFailure, OSError):
+        return None
+    if shares is None:
+        return None
+    return fit_confidence(shares, stored.labels, stored.hits, votes=record.trial_config.has_neighbours)
 
 
 def count_evaluations(folder: Path) -> tuple[int, int]:

@@ -65,6 +65,9 @@ class TestEvaluation:
         evaluations: how often a test score of this sweep has been computed; 1 is what an honest sweep has.
         models: for how many models of this sweep.
         refit: whether the model was trained once more on training and validation images.
+        confidence: how the model's answers become probabilities, fitted on the ``images`` of validation:
+            ``temperature`` and ``smoothing``, with the expected calibration error there in [0, 1], ``error_before`` and
+            ``error_after``; empty in results of older versions.
     """
 
     __test__ = False  # pytest: not a test class
@@ -75,6 +78,7 @@ class TestEvaluation:
     evaluations: int = 1
     models: int = 1
     refit: bool = False
+    confidence: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +108,8 @@ class Registered:
         name, version: of the registered model.
         alias: ``challenger``, or empty when another version has it.
         uri: what ``mlflow.pyfunc.load_model`` takes.
+        challenger: the version that has the alias; empty where none has it, and in results of older versions.
+        note: what was found when it was to become challenger: that it is worse, or of other images; else empty.
         champion: beside it; None where the model has none, and in results of older versions.
     """
 
@@ -112,9 +118,18 @@ class Registered:
     alias: str
     uri: str
     champion: Champion | None = None
+    challenger: str = ""
+    note: str = ""
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}"
+
+    @property
+    def standing(self) -> str:
+        """Who is challenger, and what was found, for people: goes after the version."""
+        other = f"version {self.challenger}" if self.challenger else "another version"
+        held = f"alias {self.alias}" if self.alias else f"while {other} is the challenger"
+        return f"{held}. {self.note}".strip()
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,12 +99,12 @@ def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]
     assert listed is not None
     checked: list[Checked] = []
     uses_gpus = command.address is None and any(share.gpus for _, share in ready)
-    busy = busy_note(gpus_seen()) if uses_gpus else ""
+    once = [note for note in (busy_note(gpus_seen()) if uses_gpus else "", tracking.note if tracking else "") if note]
     for spec, share in ready:
         with mistakes:  # last, since weights may have to be asked for on the internet
             found, networks = preflight(spec.configs_to_check(*_OF_NETWORKS), out / "stages", download=not plan)
             idle = spec.prices.idle_notes(share.gpus, limited=spec.max_cost is not None) if spec.prices else []
-            notes = (*found, *idle, *([busy] if busy and not checked else []))
+            notes = (*found, *idle, *([] if checked else once))
             gpus = share_text(spec, out / "stages", machines)
             checked.append(Checked(spec, notes, machine, share, gpus, networks, tracking, listed, listing))
     mistakes.raise_all()
@@ -126,12 +126,25 @@ def _ask_around(
 
         with mistakes:
             tracking = check_tracking(command.tracking_uri, command.root)
+            _require_names(command, tracking)
     if command.address is not None and has_folder:
         from sweeps.engine.cluster import machines_of
 
         with mistakes:
             machines = machines_of(command.address, command.root)
     return tracking, machine, machines
+
+
+def _require_names(command: Command, tracking: Tracking) -> None:
+    """Check that the names that a user gave to models are of no other family, if the store has any."""
+    named = [spec for spec in command.specs if spec.model_name]
+    if named and (tracking.file is None or tracking.file.is_file()):
+        from sweeps.tracking.naming import require_family
+        from sweeps.tracking.store import explained, patience
+
+        with explained(tracking), patience():
+            for spec in named:
+                require_family(tracking.client(), str(spec.model_name), spec.family)
 
 
 def fit_to_data(spec: SweepSpec, gallery: int, *, spare: int = 0) -> tuple[SweepSpec, list[str]]:

@@ -22,13 +22,24 @@ from sweeps.spec.documented import (
     settings_for,
 )
 from sweeps.spec.fields import EarlyStopping, usable_as_folder
-from sweeps.spec.loading import load_spec
+from sweeps.spec.loading import edit_spec, load_spec
 from sweeps.spec.mistakes import Mistakes
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import Kind
 
 # A reproduction runs the documented trials and no others, so these would be asked for in vain.
-_SEARCH_ONLY = ("family", "name", "trials", "experiments", "starts", "search", "sampler", "config", "early_stopping")
+_SEARCH_ONLY = (
+    "family",
+    "name",
+    "trials",
+    "experiments",
+    "starts",
+    "search",
+    "sampler",
+    "config",
+    "early_stopping",
+    "model_name",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +56,7 @@ class Command:
         out: folder of all sweeps, as it was given. On a cluster every machine must see it under this path.
         address: of a running Ray cluster; None runs the trials on this machine.
         notify: an address on the web that hears of the end. A secret: it is not written down.
+        runs_trials: whether trials that are owed are run; otherwise the best of those that ended is registered.
     """
 
     kind: Kind
@@ -55,6 +67,7 @@ class Command:
     out: Path = Path("runs")
     address: str | None = None
     notify: str | None = field(default=None, repr=False)
+    runs_trials: bool = True
 
     @property
     def is_job(self) -> bool:
@@ -175,6 +188,20 @@ def _vain(text: str, families: Sequence[str]) -> list[str]:
     return []
 
 
+def with_model_of_its_own(spec: SweepSpec) -> SweepSpec:
+    """Return the spec of one of several families, whose winners would else share the name that the user gave."""
+    return edit_spec(spec, [], {"model_name": f"{spec.model_name}-{spec.family}"}) if spec.model_name else spec
+
+
+def _fitting(family: str, said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what means something in a family, also of the settings in a section such as ``search``."""
+    return {
+        name: _fitting(family, value) if name in ("config", "fixed", "search") and isinstance(value, Mapping) else value
+        for name, value in said.items()
+        if applies_to(family, name)
+    }
+
+
 def _load_specs(
     families: Sequence[str], name: str, sets: Sequence[str], overrides: Mapping[str, Any], *, demo: bool = False
 ) -> list[SweepSpec]:
@@ -193,9 +220,9 @@ def _load_specs(
                 raise SpecError([str(error).replace("name must", "name: must", 1)]) from None
     stem = "" if mistakes.found else f"{name}-"  # a name that cannot be is told once, not in each family
     for family in families:
-        own = {setting: value for setting, value in overrides.items() if applies_to(family, setting)}
-        named = {**own, "name": f"{stem}{family}"}
+        named = {**_fitting(family, overrides), "name": f"{stem}{family}"}
         with mistakes:
-            specs.append(load_spec(family, sets=settings_for(family, sets), overrides=named, demo=demo))
+            spec = load_spec(family, sets=settings_for(family, sets), overrides=named, demo=demo)
+            specs.append(with_model_of_its_own(spec))
     mistakes.raise_all()
     return specs

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from carcls.data.config import DEMO_NAME
 from sweeps.engine import Progress
 from sweeps.spec.space import Range
 from sweeps.text import counts_text
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from carcls.stages import StageStore
     from sweeps.spec.spec import SweepSpec
 
-DEMO_NAME = "demo-cars"
 MOST_FINDINGS = 20
 NOT_READ = "images not read yet: counts may fall; --read counts them exactly."
 

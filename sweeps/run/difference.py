@@ -111,7 +111,7 @@ def _difference(out: Path, one: Facts, other: Facts) -> Difference:
 
 
 def _noticed(one: SweepSpec, other: SweepSpec) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """Yield what two specs have otherwise, but for names, and for base values that both fix, search or have anyway."""
+    """Yield what two specs have otherwise but names, notes, and base values that both fix, search or have anyway."""
     bases = [spec.trial_config({}).model_dump() for spec in (one, other)]
     for path, both in differences(one, other).items():
         section, _, name = path.partition(".")
@@ -119,7 +119,7 @@ def _noticed(one: SweepSpec, other: SweepSpec) -> Iterator[tuple[str, tuple[Any,
             both = bases[0][name], bases[1][name]
             if both[0] == both[1] or all(name in {**spec.fixed, **spec.search} for spec in (one, other)):
                 continue
-        if path != "name":
+        if path not in ("name", "note"):
             yield path, both
 
 

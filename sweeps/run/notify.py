@@ -82,12 +82,7 @@ def check_address(given: str | None) -> str | None:
 
 def _shown(parts: SplitResult) -> str:
     """Return what of an address is no secret: neither password nor path."""
-    if not parts.scheme:
-        return "…"
-    with suppress(ValueError):
-        port = f":{parts.port}" if parts.port else ""
-        return f"{parts.scheme}://{parts.hostname or ''}{port}/…"
-    return f"{parts.scheme}://…"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/…" if parts.scheme else "…"
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from carcls.errors import InputError, SpecError
-from sweeps.run.command import Command, divided
+from sweeps.run.command import Command, divided, with_model_of_its_own
 from sweeps.run.status import require_known
 from sweeps.spec.documented import settings_for
 from sweeps.spec.fields import AUTO
@@ -87,7 +87,7 @@ def extended(
         trials: a number, or ``+N`` for so many more; a job of all families divides what is added among them.
         hours: such as ``1.5`` or ``90m``; they count from when a sweep goes on, so ``+90m`` says the same.
         sets: ``KEY=VALUE`` texts; ``search.`` addresses the search space.
-        resources: ``concurrency``, ``cpus_per_trial``, ``gpus_per_trial`` by name; None leaves one as it is.
+        resources: ``concurrency``, ``gpus_per_trial``, ``model_name``, … by name; None leaves one as it is.
 
     Raises:
         SpecError: all mistakes together.
@@ -102,7 +102,10 @@ def extended(
         own_sets = sets if command.kind == "sweep" else settings_for(spec.family, sets)
         family = f"{spec.family}: " if command.is_job else ""
         with mistakes:
-            specs.append(edit_spec(spec, own_sets, {**overrides, "trials": count}))
+            edited = edit_spec(spec, own_sets, {**overrides, "trials": count})
+            if command.is_job and edited.model_name != spec.model_name:
+                edited = with_model_of_its_own(edited)
+            specs.append(edited)
             changes += [f"{family}{name} {change}" for name, change in _changes(spec, specs[-1]).items()]
     mistakes.raise_all()
     for spec in specs:

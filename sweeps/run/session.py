@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from carcls.config import TrialConfig
 from carcls.errors import TrackingError, TrialFailure
-from carcls.stages import StageStore, write_json
+from carcls.stages import StageStore, write_json, write_text
 from sweeps.results.environment import environment_here
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.results.models import find_evaluation
@@ -19,6 +19,7 @@ from sweeps.results.result import RESULT, TEST_PREDICTIONS, Registered, SweepRes
 from sweeps.spec.sweep_file import read_file
 from sweeps.study.confirmation import Repeat, repeats_of
 from sweeps.text import command_text, percent, plural
+from sweeps.tracking.names import TEST_READINGS, VALIDATION, VALIDATION_IMAGES
 from sweeps.trial import TrialRecord, stage_use
 from sweeps.waits import Waiting
 
@@ -34,7 +35,9 @@ if TYPE_CHECKING:
     from sweeps.tracking.store import Tracking
 
 # What of a sweep's folder its run in MLflow has, too.
-SHOWN = ("leaderboard.json", "report.html", "curves.svg", "confusion.csv")
+SHOWN = ("leaderboard.json", "report.html", "curves.svg", "confusion.csv", "model-card.md")
+_DESCRIPTION = 4000
+"""Characters of a card that describe a version in MLflow, which has room for 5,000."""
 MODEL, LEADERBOARD, TEST = "model", "leaderboard.json", "test.json"
 
 
@@ -249,7 +252,7 @@ def _as_registered(session: SweepSession, before: SweepResult, mirror: Mirror) -
         return replace(before, registered=None)
     if found is not None:
         return replace(before, registered=found)
-    session.tell("The model registry does not have the winner any more; it is registered again.")
+    session.tell("The model registry does not have the winner any more, or not by this name; it is registered again.")
     return _publish(session, replace(before, registered=None), mirror)
 
 
@@ -262,15 +265,18 @@ def _publish(session: SweepSession, result: SweepResult, mirror: Mirror) -> Swee
         mirror.trial_changed(winner)  # derived trials have no run; a registered model needs one
     try:
         with Waiting(tell, f"comparing trial {winner.number} with its rivals …"):
-            compared = session.compute("sweeps.results.models:compare_winner", result=result)
+            compared = session.compute(
+                "sweeps.results.models:compare_winner", result=result, answers=session.folder / VALIDATION
+            )
         result = replace(result, comparison=compared)
         if refit:
             length = plural(winner.config["epochs"], "epoch")
             tell(f"refit: training trial {winner.number} anew on training and validation images, {length}")
         details = {**_origin(session), "trial": winner.number}
         result = replace(result, test=session.evaluate_on_test(winner, refit=refit, details=details))
+        card = _write_card(session, result)
         tell(f"registering trial {winner.number} in {session.tracking.shown_uri}")
-        return replace(result, registered=_register(session, result, mirror))
+        return replace(result, registered=_register(session, result, mirror, card))
     except TrackingError as error:
         tell(f"The winner is not registered: {error} {_then(session)}")
     except (TrialFailure, OSError) as failure:
@@ -279,7 +285,19 @@ def _publish(session: SweepSession, result: SweepResult, mirror: Mirror) -> Swee
     return result
 
 
-def _register(session: SweepSession, result: SweepResult, mirror: Mirror) -> Registered:
+def _write_card(session: SweepSession, result: SweepResult) -> str:
+    """Write the model card into the sweep's folder and the exported model; return it as short as descriptions are."""
+    from sweeps.report.card import CARD, model_card, short_card
+
+    model = session.folder / MODEL
+    size = sum(file.stat().st_size for file in model.iterdir() if file.name != CARD)
+    card = model_card(result, session.dataset, session.folder, size)
+    for folder in (session.folder, model):
+        write_text(folder / CARD, card)
+    return short_card(card, _DESCRIPTION)
+
+
+def _register(session: SweepSession, result: SweepResult, mirror: Mirror, card: str) -> Registered:
     """Make the winner the registry's challenger; a trial that is registered keeps its version.
 
     Tags say how often the test images were evaluated, and what the winner's validation score is worth.
@@ -287,11 +305,13 @@ def _register(session: SweepSession, result: SweepResult, mirror: Mirror) -> Reg
     winner, test, confirmed = result.best, result.test, result.board.best_confirmed
     assert winner is not None
     assert test is not None
-    tags = {"test_readings": str(test.evaluations), "test_models_read": str(test.models)}
+    tags = {TEST_READINGS: str(test.evaluations), "test_models_read": str(test.models)}
     if confirmed is not None:
         spread = "" if confirmed.spread is None else f" ±{confirmed.spread:.4f}"
         tags["confirmed_val_accuracy"] = f"{confirmed.mean:.4f}{spread} over {len(confirmed.runs)} fresh seeds"
-    about = {"backbone": winner.config["backbone"], "test_images": session.dataset.test_digest}
+    data = session.dataset
+    about = {"backbone": winner.config["backbone"], "test_images": data.test_digest}
+    about[VALIDATION_IMAGES] = data.validation_digest
     mirror.flush()
     return _model_of(session, winner.number).register(
         session.folder / MODEL,
@@ -299,6 +319,7 @@ def _register(session: SweepSession, result: SweepResult, mirror: Mirror) -> Reg
         test=test.metrics,
         details={**_origin(session), **about, **tags},
         predictions=session.folder / TEST_PREDICTIONS,
+        card=card,
     )
 
 
@@ -306,7 +327,7 @@ def _model_of(session: SweepSession, number: int) -> TrialModel:
     from sweeps.tracking.registry import TrialModel
 
     spec = session.spec
-    return TrialModel(session.tracking, spec.family, read_file(session.folder).id, number, spec.refit)
+    return TrialModel(session.tracking, spec.family, read_file(session.folder).id, number, spec.refit, spec.model_name)
 
 
 def _origin(session: SweepSession) -> dict[str, str]:
@@ -314,4 +335,5 @@ def _origin(session: SweepSession) -> dict[str, str]:
 
 
 def _then(session: SweepSession) -> str:
-    return f"Then: {command_text('resume', session.command.name, out=session.command.root)}"
+    verb = "resume" if session.command.runs_trials else "finish"
+    return f"Then: {command_text(verb, session.command.name, out=session.command.root)}"

@@ -116,10 +116,13 @@ def require_known(out: Path, name: str) -> Path:
     """Return the folder of a sweep or a job.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: there is none of that name, or it is a path.
     """
-    if name and is_known(out / name):
-        return out / name
+    if name and (place := next(filter(is_known, (out / name, Path(name))), None)):
+        if Path(name).name == name and place.parent == out:
+            return place
+        place = place.resolve()
+        raise InputError(f"NAME must be no path, got {name!r}. Give {place.name} with --out {place.parent}.")
     there = sorted(entry.name for entry in out.iterdir() if is_known(entry)) if out.is_dir() else []
     known = nearest(name, there) if there else f" There is none in {out}: give --out."
     raise InputError(f"NAME must be of a sweep in {out}, got {name!r}.{known}")

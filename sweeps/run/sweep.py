@@ -24,7 +24,8 @@ from sweeps.run.data import prepare_data
 from sweeps.run.reporting import leave_report
 from sweeps.run.session import SweepSession, conclude, repeats_wanted
 from sweeps.spec.sweep_file import forget, has_begun, write_file
-from sweeps.text import command_text
+from sweeps.study.records import read_history
+from sweeps.text import command_text, plural
 from sweeps.waits import Waiting
 
 if TYPE_CHECKING:
@@ -80,10 +81,7 @@ def run_sweep(
                 damage.check()
                 keeper.check(last=True)
                 if engine.stopped:
-                    raise SweepStopped(
-                        f"{engine.stopped} The sweep is stopped; all it has is kept. Once that is mended: "
-                        + command_text("resume", command.name, out=command.root)
-                    )
+                    raise SweepStopped(engine.stopped)
                 status = result.status
             except KeyboardInterrupt:
                 status = "interrupted"
@@ -135,20 +133,24 @@ def open_session(checked: Checked, command: Command, ray: RaySession, watcher: P
 
 @contextmanager
 def _loss_told(session: SweepSession) -> Iterator[None]:
-    """Say it in one sentence when the sweep's folder is full or gone."""
+    """Say how the sweep goes on when it is stopped for a reason, such as its folder being full or gone."""
     try:
         yield
     except Exception as error:
-        if not is_out_of_reach(error):
-            raise
         said = " ".join(str(error).split())
-        raise SweepStopped(
-            f"{str(session.folder)!r} cannot be written or read ({said}). All that was written is kept. Once that is "
-            f"mended: {command_text('resume', session.command.name, out=session.command.root)}"
-        ) from error
+        if is_out_of_reach(error):
+            said = f"{str(session.folder)!r} cannot be written or read ({said})."
+        elif not isinstance(error, SweepStopped):
+            raise
+        resume = command_text("resume", session.command.name, out=session.command.root)
+        raise SweepStopped(f"{said} The sweep is stopped; all it has is kept. Once that is mended: {resume}") from error
 
 
 def _run_trials(session: SweepSession, watcher: Progress, observers: Sequence[Observer]) -> EngineResult:
+    if not session.command.runs_trials:
+        from sweeps.engine.engine import EngineResult
+
+        return EngineResult(tuple(read_history(session.folder).records), interrupted=False, used_up="")
     from carcls.families import known_costs
 
     spec, classes = session.spec, len(session.dataset.classes)
@@ -170,6 +172,13 @@ def _run_trials(session: SweepSession, watcher: Progress, observers: Sequence[Ob
 def _tell_what_is_left(session: SweepSession, engine: EngineResult) -> None:
     """Say why fewer trials were run than were asked for, if nobody interrupted them."""
     spec = session.spec
+    if not session.command.runs_trials:
+        if left := sum(record.status == "running" for record in engine.records):
+            session.tell(
+                f"{plural(left, 'trial')} did not end and can still go on: "
+                + command_text("resume", session.command.name, out=session.command.root)
+            )
+        return
     run_here = sum(r.derived_from is None and r.confirms is None and not r.refused for r in engine.records)
     if engine.used_up:
         session.tell(used_up_note(engine.used_up, spec, session.command.name, session.command.root))

@@ -16,12 +16,12 @@ from sweeps.run.session import summarise
 from sweeps.run.status import sweeps_in
 from sweeps.spec.sweep_file import has_begun, read_file, read_spec
 from sweeps.study.records import read_history
-from sweeps.tracking.compat import PAGES, remove_files
+from sweeps.tracking.compat import reads_views, remove_files
 from sweeps.tracking.mirror import mirror_of
-from sweeps.tracking.names import SWEEP_ID, of_sweep
+from sweeps.tracking.names import SWEEP_ID, experiment_name, of_sweep
 from sweeps.tracking.registry import TrialModel, held_versions
 from sweeps.tracking.runs import hide, runs_of
-from sweeps.tracking.store import SERVER_SECONDS, Tracking, check_tracking, explained, model_name, patience
+from sweeps.tracking.store import SERVER_SECONDS, Tracking, check_tracking, explained, patience
 from sweeps.tracking.views import show, view_of
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ def repair(folder: Path, tracking_uri: str | None, notify: Callable[[str], None]
         (spec,) = file.read_specs()
         best = result.winner if result else None
         tracking = check_tracking(tracking_uri, folder.parent)
+        if tracking.note:
+            notify(tracking.note)
         mirror = mirror_of(spec, folder, tracking, Dataset.load(folder / "dataset.json").summary, notify)
         mirror.bring_in_line(records, winner=best)
         if result is not None:
@@ -77,7 +79,7 @@ def repair(folder: Path, tracking_uri: str | None, notify: Callable[[str], None]
         written = mirror.close(("complete" if best is not None else "failed") if whole else "interrupted")
         was_registered, found = result is not None and result.registered is not None, None
         if best is not None and was_registered:
-            found = TrialModel(tracking, spec.family, file.id, best, spec.refit).find()
+            found = TrialModel(tracking, spec.family, file.id, best, spec.refit, spec.model_name).find()
     with_runs = [record for record in records if record.derived_from is None or record.number == best]
     return Repaired(
         sweep=folder.name,
@@ -110,13 +112,13 @@ def page_of(out: Path, name: str, tracking_uri: str | None) -> str:
     tracking = check_tracking(tracking_uri, out)
     with explained(tracking), patience(SERVER_SECONDS, 0):
         client = tracking.client()
-        found = (client.get_experiment_by_name(model_name(family)) for family in {s.family: 0 for s in specs})
+        found = (client.get_experiment_by_name(experiment_name(family)) for family in {s.family: 0 for s in specs})
         experiments = [experiment for experiment in found if experiment is not None]
         if not experiments or not file.id:
             return ""
         view, saved = (
             view_of(specs, name, file.id, is_job=file.kind != "sweep"),
-            tracking.version(client).startswith(PAGES),
+            reads_views(client),
         )
         for experiment in experiments if saved else ():  # the page reads it from the one that it happens to load first
             show(client, experiment, view)
@@ -159,15 +161,14 @@ def find_remains(folder: Path, tracking_uri: str | None) -> Remains:
         return left
     file = read_file(folder)
     (spec,) = file.read_specs()
-    left.tracking, name = check_tracking(tracking_uri, folder.parent), model_name(spec.family)
+    left.tracking = check_tracking(tracking_uri, folder.parent)
     with explained(left.tracking):
         client = left.tracking.client()
-        experiment = client.get_experiment_by_name(name)
+        experiment = client.get_experiment_by_name(experiment_name(spec.family))
         if experiment is None or not file.id:
             return left
-        versions = client.search_model_versions(f"name = '{name}' AND {of_sweep(file.id)}")
-        held = held_versions(client, name) if versions else {}
-        for version in versions:
+        for version in client.search_model_versions(of_sweep(file.id)):
+            held = held_versions(client, version.name)
             if str(version.version) in held:
                 left.kept.append((version, held[str(version.version)]))
             else:

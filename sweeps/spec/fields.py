@@ -135,6 +135,15 @@ def usable_as_folder(name: str) -> str:
     return name
 
 
+def _usable_as_model(name: str) -> str:
+    if not _FOLDER.fullmatch(name):
+        raise ValueError(
+            "model_name must be up to 100 letters, digits, '-', '_' and '.', not beginning with a sign, got "
+            f"{shown(name)}."
+        )
+    return name
+
+
 def _fills_gpus(gpus: float) -> float:
     if gpus > 1 and gpus % 1:
         rule = "a whole number above 1, since each of a trial's processes has a GPU of its own"
@@ -160,6 +169,7 @@ def _readable(parse: Callable[[str], Any]) -> AfterValidator:
 
 
 FolderName = Annotated[str, AfterValidator(usable_as_folder)]
+ModelName = Annotated[str, AfterValidator(_usable_as_model)]
 Hours = Annotated[
     Annotated[float, Field(strict=True, gt=0, le=1e6, allow_inf_nan=False)],
     BeforeValidator(lambda said: parse_hours(said) if isinstance(said, str) else said),

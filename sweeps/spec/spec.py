@@ -25,6 +25,7 @@ from sweeps.spec.fields import (
     FolderName,
     GpuShareOrAuto,
     Hours,
+    ModelName,
     Price,
     Prices,
     Size,
@@ -85,6 +86,7 @@ class SweepSpec(BaseModel):
         objectives: what trials are optimized for; the first decides the winner. With others than accuracy alone
             nothing is stopped early.
         constraints: limits that a trial must keep to win, such as ``predict_ms <= 5``.
+        model_name: what the winner is registered as; None goes by the family and the name of the data.
         note: what differs from the documented scale, in words.
 
     Raises:
@@ -119,6 +121,7 @@ class SweepSpec(BaseModel):
     disk: Size | None = None
     objectives: tuple[ObjectiveName, ...] = (ACCURACY.name,)
     constraints: tuple[Limit, ...] = ()
+    model_name: ModelName | None = None
     note: str | None = None
 
     @field_validator("max_cost")

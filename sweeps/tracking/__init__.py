@@ -1,13 +1,15 @@
 """MLflow as a view of the records: runs, registered models, their promotion. Only here is MLflow."""
 
 FACE = {
-    "compat": ("PAGES", "pages_server", "remove_files"),
+    "compat": ("pages_server", "reads_views", "remove_files"),
     "mirror": ("Mirror", "mirror_of"),
+    "models": ("FoundModel", "export_at", "find_model", "models_in_use"),
     "promotion": ("Promotion", "promote"),
     "registry": ("TrialModel", "held_versions", "load_model"),
     "runs": ("hide", "runs_of"),
-    "store": ("SERVER_SECONDS", "Tracking", "check_tracking", "explained", "model_name", "patience"),
-    "names": ("SWEEP_ID", "of_sweep"),
+    "store": ("SERVER_SECONDS", "Tracking", "check_tracking", "explained", "patience"),
+    "names": ("SWEEP_ID", "TEST_READINGS", "VALIDATION", "VALIDATION_IMAGES", "experiment_name", "of_sweep"),
+    "naming": ("require_family",),
     "views": ("show", "view_of"),
 }
 """What other rooms may import, by module."""

@@ -45,14 +45,14 @@ def make_tables(uri: str, artifacts: str) -> None:
         SqlAlchemyStore(uri, artifacts).engine.dispose()
 
 
-def server_version(client: Any) -> str:
-    """Return the version of the server of an ``MlflowClient``, asked with the client's credentials; empty without."""
+def reads_views(client: Any) -> bool:
+    """Tell whether the pages that show a client's store are known to read saved views; its server is asked by it."""
+    if not client.tracking_uri.startswith("http"):
+        return version("mlflow").startswith(PAGES)
     with suppress(Exception):
-        from mlflow.utils.rest_utils import http_request
-
-        host = client._tracking_client.store.get_host_creds()
-        return str(http_request(host, "/version", "GET", raise_on_status=True).text)[:20]
-    return ""
+        store = client._tracking_client.store
+        return str(store._get_server_version(store.get_host_creds())).startswith(PAGES)
+    return False
 
 
 def pages_server(uri: str, artifacts: str, host: str, port: int) -> tuple[list[str], dict[str, str]]:

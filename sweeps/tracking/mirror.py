@@ -85,9 +85,8 @@ class Mirror:
     def __init__(
         self, runs: SweepRuns, sweep: Update, warn: Callable[[str], None], around: Surroundings | None = None
     ) -> None:
-        self._runs, self._warn, self._files, self._around = runs, warn, sweep.files, around
+        self._runs, self._warn, self._asked, self._around = runs, warn, sweep, around
         self._shown: Sequence[Path] = ()
-        self._note = sweep.tags.get(NOTE, "")
         self._sweep = replace(sweep, tags={**sweep.tags, STATE: "running"}, files={}, status="RUNNING")
         self._thread = threading.Thread(target=self._work, name="carsweep-mlflow", daemon=True)
         self._opened: Future[None] = Future()
@@ -146,7 +145,7 @@ class Mirror:
         if best is not None and (run := self._runs.trial(best)) is not None:
             tags["carsweep.best_run_id"] = run.run_id
         if outcome:
-            tags[NOTE] = f"**{outcome}**\n\n{self._note}"
+            tags[NOTE] = f"**{outcome}**\n\n{self._asked.tags.get(NOTE, '')}"
         self._shown = files
         # The step counts finished trials, so that a sweep that was extended shows both results.
         points = ((sum(counts[status] for status in STATUS), {**shown, **logged(metrics or {})}),)
@@ -235,7 +234,7 @@ class Mirror:
             self._changed.notify_all()
 
     def _write_beginning(self) -> None:
-        tags, files = {**self._sweep.tags, **code_tags()}, {**self._files, PACKAGES: packages()}
+        tags, files = {**self._sweep.tags, **code_tags()}, {**self._asked.files, PACKAGES: packages()}
         self._runs.write(None, replace(self._sweep, tags=tags, files=files))
         if self._around is not None:
             data = dataset_input(self._around.data, self._around.path)

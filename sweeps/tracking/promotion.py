@@ -12,11 +12,11 @@ from typing import Any
 
 import mlflow
 
-from carcls.errors import InputError
 from carcls.evaluation.significance import LEVEL, NO_DIFFERENCE, PairedComparison
 from sweeps.tracking.gates import GATES, Contest, Refusal
 from sweeps.tracking.names import CHALLENGER, CHAMPION
-from sweeps.tracking.store import Tracking, explained, model_name, patience
+from sweeps.tracking.naming import newest_model
+from sweeps.tracking.store import Tracking, explained, patience
 
 PROMOTION_TAG, REFUSAL_TAG = "carsweep.promotion", "carsweep.refusal"
 
@@ -26,7 +26,7 @@ class Promotion:
     """What became of a challenger.
 
     Attributes:
-        family, model: whose; the name of the registered model.
+        family, model: whose; the name of the registered model, the newest of the family's.
         challenger, champion: versions before the move; None where there is none.
         dry_run: whether nothing was to be changed.
         verdict: ``first champion``, ``better``, ``no difference shown`` or ``already champion``; otherwise ``worse``
@@ -67,16 +67,11 @@ def promote(tracking: Tracking, family: str, *, dry_run: bool = False) -> Promot
         InputError: the family has no registered model here.
         TrackingError: the store does not answer.
     """
-    name = model_name(family)
     mlflow.set_tracking_uri(tracking.uri)
     mlflow.set_registry_uri(tracking.uri)
     with explained(tracking), patience():
+        name = newest_model(tracking, family)
         aliases = _read_aliases(tracking, name)
-        if aliases is None:
-            raise InputError(
-                f"FAMILY must have a registered model, got {family!r}, and {tracking.shown_uri} has no {name}. "
-                f"Run `carsweep run {family}` first, or name its store with --out or --tracking-uri."
-            )
         asked = Promotion(family, name, *aliases, dry_run)
         promotion = _judge(tracking, asked)
         if promotion.accepted and not dry_run and len(set(aliases)) > 1:
@@ -88,13 +83,9 @@ def promote(tracking: Tracking, family: str, *, dry_run: bool = False) -> Promot
     return promotion
 
 
-def _read_aliases(tracking: Tracking, name: str) -> tuple[str | None, str | None] | None:
-    """Return the versions that are challenger and champion; None where there is no such model."""
-    client = tracking.client()
-    # Searching finds nothing where getting raises, whatever the store.
-    if not client.search_registered_models(f"name = '{name}'"):
-        return None
-    held = {alias: str(version) for alias, version in client.get_registered_model(name).aliases.items()}
+def _read_aliases(tracking: Tracking, name: str) -> tuple[str | None, str | None]:
+    """Return the versions that are challenger and champion."""
+    held = {alias: str(version) for alias, version in tracking.client().get_registered_model(name).aliases.items()}
     return held.get(CHALLENGER), held.get(CHAMPION)
 
 

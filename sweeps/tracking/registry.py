@@ -1,4 +1,4 @@
-"""MLflow's model registry: the winner of a sweep becomes a version of ``carsweep-<family>`` and its challenger."""
+"""MLflow's model registry: the winner of a sweep becomes a version of a registered model, and its challenger."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import tempfile
 import warnings
 import zipfile
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Metric
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from mlflow.types.schema import Array
@@ -25,15 +23,22 @@ import carcls
 from carcls.catalog import FAMILIES
 from carcls.errors import mask_secrets
 from sweeps.results.result import Registered
+from sweeps.tracking.challenge import judge
 from sweeps.tracking.compat import remove_files, store_in_use
 from sweeps.tracking.gates import champion_beside
-from sweeps.tracking.names import CHALLENGER, PREDICTIONS, SWEEP_ID, TRIAL, of_sweep
+from sweeps.tracking.names import CHALLENGE, CHALLENGER, PREDICTIONS, SWEEP_ID, TRIAL, VALIDATION, of_sweep
+from sweeps.tracking.naming import claim_name
 from sweeps.tracking.runs import KnownRun, SweepRuns
-from sweeps.tracking.store import Tracking, explained, model_name, patience
+from sweeps.tracking.store import Tracking, explained, patience
 from sweeps.tracking.updates import logged
 
 # What carcls needs to serve a model; MLflow's own inference would load the model in another process to find out.
 _NEEDED = ("mlflow", "torch", "torchvision", "timm", "safetensors", "numpy", "pandas", "pillow", "pydantic", "filelock")
+# A grey picture of 8 × 8 pixels: the form in which most clients send images.
+_EXAMPLE = (
+    "data:image/png;base64,"
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR4nGNsYIAAJgaKGAAmCACQXTClHgAAAABJRU5ErkJggg=="
+)
 # On versions whose model was trained on the validation images too.
 REFIT = "refit"
 
@@ -53,14 +58,23 @@ class TrialModel:
 
     Args:
         tracking: from ``check_tracking``.
-        family: the model is called ``carsweep-<family>``.
+        family: of the sweep.
         sweep_id, number: the trial.
         refit: whether it is the trial's settings trained on the validation images too, which is another model.
+        wanted: name of the registered model, where the user gave one (see ``sweeps.tracking.naming``).
     """
 
-    def __init__(self, tracking: Tracking, family: str, sweep_id: str, number: int, refit: bool = False) -> None:
+    def __init__(
+        self,
+        tracking: Tracking,
+        family: str,
+        sweep_id: str,
+        number: int,
+        refit: bool = False,
+        wanted: str | None = None,
+    ) -> None:
         self._tracking, self._family, self._sweep_id, self._number = tracking, family, sweep_id, number
-        self._refit, self._name = refit, model_name(family)
+        self._refit, self._wanted = refit, wanted
         self._query = f"{of_sweep(sweep_id)} AND tags.`{TRIAL}` = '{number}'"
 
     @cached_property
@@ -88,6 +102,7 @@ class TrialModel:
         test: Mapping[str, float],
         details: Mapping[str, Any],
         predictions: Path,
+        card: str = "",
     ) -> Registered:
         """Register the trial's export. A trial that is registered already keeps its version.
 
@@ -97,10 +112,12 @@ class TrialModel:
             export: folder written by ``carcls.export``.
             metrics: the trial's validation metrics.
             test: ``test_accuracy`` and the others; logged to the trial's run too, which must be in MLflow.
-            details: more tags of the version: data digest, backbone, … and ``test_images``, which is equal for two
-                versions that were tested on the same images.
-            predictions: the trial's answers to the test images, a file ``test-predictions.npz``; logged to its run. A
-                version whose file is gone is registered without, and cannot be compared with another one.
+            details: more tags of the version: ``data``, by which its model is named, data digest, backbone, … and
+                ``test_images`` and ``validation_images``, each equal for two versions that saw the same ones.
+            predictions: the trial's answers to the test images, a file ``test-predictions.npz``, beside which those to
+                the validation images may lie; logged to its run. A version whose file is gone is registered without,
+                and cannot be compared with another one.
+            card: describes the version; MLflow has room for 5,000 characters in all.
 
         Raises:
             TrackingError: MLflow does not have the trial's run, or cannot be written.
@@ -113,11 +130,12 @@ class TrialModel:
                 run = runs.run_of_model(self._number, refit=self._refit)
                 tested = [Metric(name, float(value), run.start, 0) for name, value in logged(test).items()]
                 self._client.log_batch(run.run_id, tested)
-                if predictions.is_file():
-                    self._client.log_artifact(run.run_id, str(predictions))
+                for file in (predictions, predictions.with_name(VALIDATION)):
+                    if file.is_file():
+                        self._client.log_artifact(run.run_id, str(file))
                 accuracies = ("val_accuracy", "test_accuracy")
                 scores = {name: f"{value:.4f}" for name, value in {**metrics, **test}.items() if name in accuracies}
-                self._make_version(run, export, {**details, **scores})
+                self._make_version(run, export, {**details, **scores}, card)
                 version = self._version()
                 assert version is not None
             registered = self._challenge(version, over=int(version.version))
@@ -125,53 +143,63 @@ class TrialModel:
         return registered
 
     def _version(self) -> ModelVersion | None:
-        """Return the model's version.
+        """Return the model's version, under the name that the user gave, or any.
 
         MLflow makes more when a request is sent again; those that no alias holds are removed.
         """
-        found = filter(self._is_of_this, self._client.search_model_versions(f"name = '{self._name}' AND {self._query}"))
+        found = filter(self._is_of_this, self._client.search_model_versions(self._query))
         versions = sorted(found, key=lambda version: int(version.version))
+        name = self._wanted or (versions[0].name if versions else "")
+        versions = [version for version in versions if version.name == name]
         if len(versions) > 1:
-            held = held_versions(self._client, self._name)
+            held = held_versions(self._client, name)
             versions.sort(key=lambda version: str(version.version) not in held)
             for version in versions[1:]:
                 if str(version.version) not in held:
-                    self._client.delete_model_version(self._name, version.version)
+                    self._client.delete_model_version(name, version.version)
         return versions[0] if versions else None
 
     def _is_of_this(self, found: ModelVersion | LoggedModel) -> bool:
         """Tell a trial's model from its refit's, which has the same trial."""
         return (REFIT in found.tags) == self._refit
 
-    def _make_version(self, run: KnownRun, export: Path, details: Mapping[str, Any]) -> None:
+    def _make_version(self, run: KnownRun, export: Path, details: Mapping[str, Any], card: str) -> None:
         """Upload the export as a model of the run, and make a version of it, both with the details as tags."""
         tags = {name: mask_secrets(str(value)) for name, value in details.items()}
         tags |= {SWEEP_ID: self._sweep_id, TRIAL: str(self._number)} | ({REFIT: "true"} if self._refit else {})
         about = description_of(self._family)
         with store_in_use(self._tracking.uri, self._tracking.experiment(self._family)):
             model = _log_model(run.run_id, export, tags, signature_of(self._family), about)
-            if not self._client.search_registered_models(f"name = '{self._name}'"):
-                with suppress(MlflowException):  # another sweep was faster
-                    text = f"Car classifier, found by carsweep. {about}"
-                    self._client.create_registered_model(self._name, description=text)
+            text = f"Car classifier, found by carsweep. {about}"
+            name = claim_name(self._client, self._family, tags.get("data", ""), self._wanted, text)
+            described = "\n\n".join(filter(None, (card, about)))
             self._client.create_model_version(
-                self._name, model.model_uri, run.run_id, tags=tags, description=about, model_id=model.model_id
+                name, model.model_uri, run.run_id, tags=tags, description=described, model_id=model.model_id
             )
 
     def _challenge(self, version: ModelVersion, *, over: int) -> Registered:
-        """Make the version the challenger, in the place of one with a lower number than ``over``, or of none."""
-        number, name = int(version.version), version.name
-        current = int(self._client.get_registered_model(name).aliases.get(CHALLENGER, 0))
-        if current < max(over, 1):
-            self._client.set_registered_model_alias(name, CHALLENGER, str(number))
-            current = number
-        alias, uri = (CHALLENGER, f"@{CHALLENGER}") if current == number else ("", f"/{number}")
-        beside = champion_beside(self._tracking, name, str(number))
-        return Registered(name, str(number), alias, f"models:/{name}{uri}", beside)
+        """Make the version the challenger where none is, or in the place of one with a lower number than ``over``.
+
+        Of that one it must not be shown to be worse (see ``judge``). What is returned is read from the registry.
+        """
+        client, number, name, said = self._client, str(version.version), version.name, version.tags.get(CHALLENGE, "")
+        current = str(client.get_registered_model(name).aliases.get(CHALLENGER, ""))
+        if int(current or 0) < max(over, 1):
+            may = True
+            if current:
+                may, said = judge(client, version, client.get_model_version(name, current))
+                if said:
+                    client.set_model_version_tag(name, number, CHALLENGE, said)
+            if may:
+                client.set_registered_model_alias(name, CHALLENGER, number)
+        holder = str(client.get_registered_model(name).aliases.get(CHALLENGER, ""))
+        alias, uri = (CHALLENGER, f"@{CHALLENGER}") if holder == number else ("", f"/{number}")
+        beside = champion_beside(self._tracking, name, number)
+        return Registered(name, number, alias, f"models:/{name}{uri}", beside, holder, said)
 
     def _remove_half_made(self) -> None:
         """Remove models that no version has, which a process left that died while it uploaded them."""
-        versions = self._client.search_model_versions(f"name = '{self._name}'")
+        versions = self._client.search_model_versions(self._query)
         used = {version.model_id for version in versions} | {version.source for version in versions}
         experiment = self._tracking.experiment(self._family)
         for model in self._client.search_logged_models([experiment], filter_string=self._query):
@@ -196,14 +224,16 @@ def signature_of(family: str) -> ModelSignature:
     columns |= {"top_labels": texts, "top_probabilities": numbers}
     if FAMILIES[family].neighbours:
         columns |= {"neighbour_images": texts, "neighbour_labels": texts, "neighbour_distances": numbers}
+    columns["error"] = DataType.string
     return ModelSignature(inputs=None, outputs=Schema([ColSpec(kind, name) for name, kind in columns.items()]))
 
 
 def description_of(family: str) -> str:
     """Return what a family's models accept and answer, for people."""
     return (
-        "Accepts image paths (one, a list, a Series), arrays uint8 [h, w, 3] or [b, h, w, 3] or a list of them, or a "
-        "DataFrame with the column `image` of either. Give the car's box cut out where the training data had boxes. "
+        "Accepts image paths, bytes of files, base64 of them, data URLs, arrays and nested lists of pixels [h, w, 3]; "
+        "one, a list, or a DataFrame with the column `image`. Behind a scoring server paths are read only in a folder "
+        "that CARSWEEP_READ_FOLDER names. Give the car's box cut out where the training data had boxes. "
         f"Returns one row an image: {', '.join(signature_of(family).outputs.input_names())}."
     )
 
@@ -211,7 +241,6 @@ def description_of(family: str) -> str:
 def _log_model(run_id: str, export: Path, tags: dict[str, str], signature: ModelSignature, accepts: str) -> Any:
     """Log the export as a model made of code and tensors, with no pickle; return MLflow's ``ModelInfo``."""
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
-        # MLflow would like an input example; the signature says what can be said.
         warnings.simplefilter("ignore")
         # One file that Python imports from; a server would get a request for each file of a folder.
         package, archive = Path(carcls.__file__).parent, Path(folder) / "carcls.zip"
@@ -230,6 +259,7 @@ def _log_model(run_id: str, export: Path, tags: dict[str, str], signature: Model
             code_paths=[str(archive)],
             pip_requirements=requirements(),
             signature=signature,
+            input_example={"image": [_EXAMPLE]},
             metadata={"accepts": accepts},
         )
 

@@ -13,8 +13,8 @@ from urllib.parse import quote, urlencode
 
 from carcls.errors import TrackingError, mask_secrets
 from sweeps.tracking.compat import one_transaction
-from sweeps.tracking.names import NOTE, REASON, ROLE, STATE, SWEEP_ID, TRIAL, WRITTEN, of_sweep
-from sweeps.tracking.store import Tracking, model_name
+from sweeps.tracking.names import NOTE, REASON, ROLE, STATE, SWEEP_ID, TRIAL, WRITTEN, experiment_name, of_sweep
+from sweeps.tracking.store import Tracking
 from sweeps.tracking.updates import Update, Ways, points_of, to_mlflow, update_of
 from sweeps.tracking.views import VIEW, SavedView, saved_in, show
 from sweeps.tracking.words import SweepLine, experiment_text
@@ -239,15 +239,14 @@ def hide(client: MlflowClient, experiment: str, sweep_id: str) -> None:
     """Take a sweep whose runs are gone from the page of its experiment: its line, and its saved view."""
     found = client.get_experiment(experiment)
     client.set_experiment_tag(experiment, NOTE, _note(client, found, saved_in(found)))
-    if sweep_id in saved_in(found):
-        with suppress(Exception):  # a server that cannot keeps a name in a menu
-            client.delete_experiment_tag(experiment, VIEW + sweep_id)
+    with suppress(Exception):  # a server that cannot keeps a name in a menu
+        client.delete_experiment_tag(experiment, VIEW + sweep_id)
 
 
 def _note(client: MlflowClient, experiment: Experiment, saved: Container[str]) -> str:
     """Return what stands on top of the page of a family's experiment; ``saved`` are the keys of its views."""
     latest = client.search_runs([experiment.experiment_id], f"tags.`{ROLE}` = 'sweep'", max_results=_LISTED)
-    return experiment_text(experiment.name.removeprefix(model_name("")), (_line(run, saved) for run in latest))
+    return experiment_text(experiment.name.removeprefix(experiment_name("")), (_line(run, saved) for run in latest))
 
 
 def _line(run: Run, saved: Container[str]) -> SweepLine:

@@ -13,9 +13,8 @@ import socket
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
-from importlib.metadata import version
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -24,6 +23,8 @@ from filelock import FileLock
 
 from carcls.errors import CarsweepError, TrackingError, mask_secrets
 from sweeps.tracking import compat  # before MLflow, which reads what it sets
+from sweeps.tracking.moving import mend_places
+from sweeps.tracking.names import experiment_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -64,10 +65,12 @@ class Tracking:
     Attributes:
         uri: MLflow's tracking and registry URI. It may hold a password: never show it.
         artifact_root: folder for artifacts; None where the server decides.
+        note: what was done when it was checked, a sentence; empty as a rule.
     """
 
     uri: str = field(repr=False)
     artifact_root: str | None
+    note: str = ""
 
     @property
     def shown_uri(self) -> str:
@@ -87,17 +90,13 @@ class Tracking:
             _make_database(self.file, str(self.artifact_root))
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
-    def version(self, client: MlflowClient) -> str:
-        """Return the version of MLflow whose pages show this store; empty where its server does not say."""
-        return compat.server_version(client) if self.uri.startswith("http") else version("mlflow")
-
     def experiment(self, family: str) -> str:
         """Return the id of ``carsweep-<family>``, the one experiment that holds all sweeps of a family.
 
         Raises:
             TrackingError: the experiment was deleted, or the store cannot be written.
         """
-        name = model_name(family)
+        name = experiment_name(family)
         with explained(self):
             client = self.client()
             found = client.get_experiment_by_name(name)
@@ -115,11 +114,6 @@ class Tracking:
                 f"Restore it with `mlflow experiments restore -x {found.experiment_id}`, or {_WAYS_OUT}."
             )
         return str(found.experiment_id)
-
-
-def model_name(family: str) -> str:
-    """Return the name of the registered model that holds a family's winners; also of the experiment with its runs."""
-    return f"carsweep-{family}"
 
 
 def check_tracking(uri: str | None, out: Path) -> Tracking:
@@ -211,9 +205,9 @@ def patience(seconds: int = UPLOAD_SECONDS, retries: int = 2) -> Iterator[None]:
 
 
 def _check_sqlite(path: Path) -> Tracking:
-    """Check that a database can be written, and that the models and files of its runs lie beside it.
+    """Check that a database can be written, and lead it to the models and files of its runs, which lie beside it.
 
-    MLflow would retry a file that it cannot open for 100 seconds, and keeps absolute paths of the files.
+    MLflow would retry a file that it cannot open for 100 seconds.
     """
     if set("%?#") & set(str(path)):
         raise TrackingError(f"path of the tracking database must not contain %, ? or #, got {str(path)!r}. Rename it.")
@@ -224,23 +218,7 @@ def _check_sqlite(path: Path) -> Tracking:
             tempfile.TemporaryFile(dir=path.parent).close()
             return tracking
         with closing(sqlite3.connect(path, timeout=SERVER_SECONDS, isolation_level=None)) as database:
-            database.execute("BEGIN IMMEDIATE")
-            database.execute("PRAGMA schema_version")
-            database.execute("ROLLBACK")
-            found: list[tuple[str]] = []
-            with suppress(sqlite3.OperationalError):  # MLflow has not made its tables yet
-                query = "SELECT artifact_location FROM experiments WHERE name LIKE 'carsweep-%'"
-                found = database.execute(query).fetchall()
-    for (location,) in found:
-        old = Path(location.removeprefix("file://")).parent
-        if (old.root, old.name) == ("/", "artifacts") and old.resolve() != (path.parent / "artifacts").resolve():
-            raise TrackingError(
-                f"{path} must lie where it was made, since its runs have their models and files in {old}. Where it was "
-                f"moved, move it back, or leave a link in the old place (ln -s {path.parent} {old.parent}); where it "
-                f"is a copy, go on in {old.parent}, or move this database away: carsweep resume writes each sweep's "
-                "runs and model to a new one."
-            )
-    return tracking
+            return replace(tracking, note=mend_places(database, path))
 
 
 def _make_database(path: Path, artifacts: str) -> None:

@@ -39,21 +39,19 @@ class SavedView:
         name: of the sweep or the job, in the page's menu of views.
         key: names the view in an address.
         query: MLflow's filter of the runs.
-        metrics: columns; the runs are sorted by the first.
-        is_loss: whether less is better in the first.
-        settings: columns for what is searched.
-        has_derived: whether trials answer for others, which have no runs.
-        is_job: whether it is of several sweeps, in an experiment each.
+        metric: by which the runs are sorted.
+        is_loss: whether less is better in it.
+        settings: what is searched.
+        columns: of the table, from the left.
     """
 
     name: str
     key: str
     query: str
-    metrics: tuple[str, ...]
+    metric: str
     is_loss: bool
     settings: tuple[str, ...]
-    has_derived: bool
-    is_job: bool
+    columns: tuple[str, ...]
 
     def tag(self, made: int) -> dict[str, str]:
         """Return the tag of an experiment that stores it; ``made`` in milliseconds since 1970."""
@@ -63,16 +61,10 @@ class SavedView:
 
     def state(self) -> dict[str, Any]:
         """Return what the page is asked to show, in its own words; what is left out is as the page has it anyway."""
-        tags = (STATE, BEST_DERIVED) if self.has_derived else (STATE,)
-        place = ["attributes.`Experiment Name`"] if self.is_job else []
-        columns = (
-            place + [f"metrics.`{name}`" for name in self.metrics] + [f"tags.`{name}`" for name in tags] + ["duration"]
-        )
-        columns += [f"params.`{name}`" for name in self.settings]
         return {
             **{name: value == "true" if name == "orderByAsc" else value for name, value in self._facets().items()},
-            "selectedColumns": columns,
-            "columnOrder": columns,
+            "selectedColumns": self.columns,
+            "columnOrder": self.columns,
             "columnWidths": {f"tags.`{BEST_DERIVED}`": 260},
             "compareRunCharts": self._charts(),
             # Further charts go behind these only in a section that somebody has put in order.
@@ -93,16 +85,16 @@ class SavedView:
         return f"#/compare-experiments/s?{urlencode({**several, **_WORKFLOW, **asked}, quote_via=quote)}"
 
     def _facets(self) -> dict[str, str]:
-        order = {"orderByKey": f"metrics.`{self.metrics[0]}`", "orderByAsc": str(self.is_loss).lower()}
+        order = {"orderByKey": f"metrics.`{self.metric}`", "orderByAsc": str(self.is_loss).lower()}
         return {"searchFilter": self.query, **order}
 
     def _charts(self) -> list[dict[str, Any]]:
         place = {"metricSectionId": _SECTION, "deleted": False}
         curves = {"type": "LINE", "uuid": "curves", "isGenerated": True, "runsCountToCompare": 10}
         axes = {"xAxisKey": "step", "xAxisScaleType": "linear", "scaleType": "linear", "yAxisKey": "metric"}
-        line = {"metricKey": self.metrics[0], "lineSmoothness": 0, "range": {}, "yAxisExpressions": []}
+        line = {"metricKey": self.metric, "lineSmoothness": 0, "range": {}, "yAxisExpressions": []}
         parallel = {"type": "PARALLEL", "uuid": "settings", "isGenerated": False, "runsCountToCompare": 100}
-        lines = {"selectedParams": list(self.settings), "selectedMetrics": [self.metrics[0]], "showAllRuns": True}
+        lines = {"selectedParams": list(self.settings), "selectedMetrics": [self.metric], "showAllRuns": True}
         follow = {"useGlobalXaxisKey": True, "useGlobalLineSmoothing": True}
         charts = [{**curves, **axes, **line, **follow, **place}]
         return [*charts, {**parallel, **lines, **place}] if self.settings else charts
@@ -137,13 +129,13 @@ def view_of(specs: Sequence[SweepSpec], name: str, known: str, *, is_job: bool =
         *(_OF_LOGITS if not all(neighbours) else ()),
         *(_OF_NEIGHBOURS if any(neighbours) else ()),
     ]
-    return SavedView(
-        name=name,
-        key=known,
-        query=f"tags.`{JOB}` = '{known}'" if is_job else of_sweep(known),  # there is no "or" in MLflow's filters
-        metrics=tuple(dict.fromkeys(metrics)),
-        is_loss=first.direction == "minimize",
-        settings=tuple(dict.fromkeys(setting for spec in specs for setting in spec.search)),
-        has_derived=any(neighbours),
-        is_job=is_job,
-    )
+    settings = dict.fromkeys(setting for spec in specs for setting in spec.search)
+    columns = [
+        *(["attributes.`Experiment Name`"] if is_job else []),
+        *(f"metrics.`{metric}`" for metric in dict.fromkeys(metrics)),
+        *(f"tags.`{tag}`" for tag in (STATE, *([BEST_DERIVED] if any(neighbours) else []))),
+        "duration",
+        *(f"params.`{setting}`" for setting in settings),
+    ]
+    query = f"tags.`{JOB}` = '{known}'" if is_job else of_sweep(known)  # there is no "or" in MLflow's filters
+    return SavedView(name, known, query, metrics[0], first.direction == "minimize", tuple(settings), tuple(columns))

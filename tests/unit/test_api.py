@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,8 @@ from helpers import asked_of
 
 from carcls.errors import InputError, SpecError
 from carcls.outcome import Measurement
-from sweeps import Sweep, load_sweep, run_sweep
-from sweeps.run.command import Command
+from sweeps import Sweep, load_sweep, run_all, run_sweep
+from sweeps.run.command import Command, specs_of_all
 from sweeps.spec.loading import load_spec
 from sweeps.spec.sweep_file import write_file
 from sweeps.study.study import Study
@@ -36,7 +37,7 @@ def test_importing_the_package_imports_nothing_else() -> None:
 
 def test_importing_run_sweep_loads_nothing_heavy() -> None:
     """A mistake in a notebook is answered before PyTorch, Ray and MLflow load."""
-    assert not loaded_by("from sweeps import run_sweep, load_sweep") & HEAVY - {"rich"}
+    assert not loaded_by("from sweeps import run_all, run_sweep, load_sweep") & HEAVY - {"rich"}
 
 
 def test_what_is_not_there_is_no_attribute() -> None:
@@ -124,6 +125,38 @@ def test_unknown_sweep_and_job_are_answered(sweep: Sweep, tmp_path: Path) -> Non
     (tmp_path / "mine").rename(tmp_path / "job-transfer")
     with pytest.raises(InputError, match=r"got 'job', a job of several: 'job-transfer'. Load these one by one"):
         load_sweep("job", out=tmp_path)
+
+
+def test_a_path_is_no_name(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether it leads there from the folder of runs or from here, what to give in its place is told."""
+    told = f"Give mine with --out {tmp_path}."
+    inside = tmp_path / "runs"
+    inside.mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name, out in [("../mine", inside), (str(sweep.facts.folder), tmp_path), ("mine", inside), ("./mine/", "runs")]:
+        with pytest.raises(InputError) as error:
+            load_sweep(name, out=out)
+        assert str(error.value) == f"NAME must be no path, got {name!r}. {told}"
+    monkeypatch.chdir(tmp_path / "mine")
+    with pytest.raises(InputError, match=re.escape(told)):
+        load_sweep(".", out="runs")
+
+
+def test_settings_of_a_job_reach_the_families_that_they_mean_something_in(tmp_path: Path) -> None:
+    """As ``carsweep run all`` has it, also inside a search; a mistake of one family is told before anything starts."""
+    search = {"k": [1, 3], "width": [8, 16], "head_lr": {"low": 1e-3, "high": 1e-2}, "backbone_lr": None}
+    given = {"search": search, "backbone": "efficientnet_lite0", "data": str(tmp_path), "epochs": 3}
+    specs = {spec.family: spec for spec in specs_of_all(name="job", sets=(), overrides=given, trials=None)}
+    assert {family: [name for name in search if name in spec.search] for family, spec in specs.items()} == {
+        "transfer": ["head_lr"],
+        "retrieval": ["k", "head_lr"],
+        "scratch": ["width", "head_lr"],
+    }
+    assert [spec.fixed.get("backbone") for spec in specs.values()] == ["efficientnet_lite0", "efficientnet_lite0", None]
+    for words, mistake in [({"trials": 1}, "--trials: must be at least"), ({"epoch": 3}, "Did you mean epochs?")]:
+        with pytest.raises(SpecError, match=re.escape(mistake)):
+            run_all(**words, out=tmp_path / "runs")  # type: ignore[arg-type]
+    assert not (tmp_path / "runs").exists()
 
 
 def test_all_mistakes_are_told_together(tmp_path: Path) -> None:

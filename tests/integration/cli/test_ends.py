@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -193,6 +194,18 @@ def test_a_sweep_whose_ray_servers_end_says_so_at_once(
     assert "carsweep resume mine" in command.said
     assert open_runs(tmp_path) == 0
     assert command.processes() == []
+
+
+def test_a_ray_that_does_not_start_in_time_is_one_sentence(pictures: Path, tmp_path: Path) -> None:
+    """With how the sweep goes on; nothing of it is left running, and Ray's folder is gone."""
+    slow = begin(tmp_path, pictures, RAY_gcs_server_port_wait_time_s="0")
+    assert slow.wait() == 1
+    last = slow.said.splitlines()[-1]
+    folder = re.match(r"carsweep: Ray did not start on this machine \(Timed out waiting for file (.*?)/session", last)
+    assert folder
+    assert last.endswith("Once that is mended: carsweep resume mine")
+    assert (slow.processes(), open_runs(tmp_path), Path(folder[1]).exists()) == ([], 0, False)
+    goes_on(tmp_path)
 
 
 def test_ray_gets_a_short_folder_of_its_own_and_leaves_none(pictures: Path, tmp_path: Path) -> None:

@@ -14,10 +14,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
-from helpers import commands_of, draw_pictures, free_port
+from helpers import commands_of, draw_pictures, export_with_gallery, free_port
 
 from sweeps.cli.app import carsweep as root
 
@@ -60,6 +61,7 @@ CASES = {
     "reproduce": Case(PLAN, ["transfer/finetund"]),
     "resume": Case(["mine"], ["mien"]),
     "stop": Case(["mine"], ["mien"], json=False),
+    "finish": Case(["mine"], ["mien"]),
     "status": Case(["mine"], ["mien"], looks=True),
     "runs": Case([], ["mine"], looks=True),
     "compare": Case(["mine", "--top", "3"], ["mien"], looks=True),
@@ -67,6 +69,8 @@ CASES = {
     "report": Case(["mine"], ["mien"]),
     "explain": Case(["dropout"], ["dropuot"]),
     "completion": Case(["bash"], ["tcsh"], json=False),
+    "predict": Case(["transfer", "pictures/test"], ["transfer", "nowhere"]),
+    "similar": Case(["pictures/test", "--model", "kept"], ["nowhere"]),
     "promote": Case(["transfer", "--dry-run"], ["transfr"]),
     "gc": Case(["--disk", "1GB"], ["--keep", "2"]),
     "delete": Case(["mine", "--dry-run"], ["mien"]),
@@ -86,7 +90,7 @@ PRINTED = [
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with pictures and ``runs``, where a sweep was run in the poorest surroundings there are."""
     folder = tmp_path_factory.mktemp("every command")
-    draw_pictures(folder / "pictures", classes=3)
+    export_with_gallery(folder / "kept", draw_pictures(folder / "pictures", classes=3))
     done = carsweep(folder, "run", "transfer", *FAST, environment=POOR)
     assert done.returncode == 0, done.stderr
     assert_quiet(done.stdout + done.stderr)
@@ -124,7 +128,7 @@ def assert_quiet(text: str) -> None:
 
 def test_no_command_is_left_out() -> None:
     """A new command gets its case here; ``ui`` has tests of its own."""
-    assert {words for words, _ in commands_of(root)} == {*CASES, "ui"}
+    assert {words for words, _ in commands_of(root)} == {*CASES, "ui", "serve"}
 
 
 @pytest.mark.parametrize("words", CASES)
@@ -172,13 +176,13 @@ def test_what_cannot_be_printed_is_no_traceback(words: str, more: list[str], whe
     assert done.returncode == 1
     assert_quiet(done.stderr)
     told = [line for line in done.stderr.splitlines() if line.startswith("carsweep: ")]
-    is_result = words in ("run transfer", "resume") and "--help" not in more
+    is_result = words in ("run transfer", "resume", "finish") and "--help" not in more
     assert len(told) == (1 if is_result or where == "a full disk" else 0)
     if told:
         assert ("No space left on device" if where == "a full disk" else "Broken pipe") in told[0]
     if is_result:
         assert "kept in runs/mine" in told[0]
-        assert told[0].endswith("resume mine")
+        assert told[0].endswith("finish mine" if words == "finish" else "resume mine")
 
 
 def test_a_closed_stdout_and_a_full_stderr_cost_no_result(place: Path) -> None:
@@ -230,17 +234,23 @@ def test_a_password_in_an_address_is_never_shown(words: list[str], place: Path, 
 
 
 def test_the_lines_after_next_can_be_pasted(place: Path) -> None:
-    """The block between the shell's words runs as it stands, and answers for an image that is there."""
+    """A shell takes each as it stands: the model answers for an image, its runs are shown, and it is promoted."""
     shown = carsweep(place, "resume", "mine").stdout
-    block = shown[shown.index("Next:") :].splitlines()[1:]
-    end = block.index("END")
-    pasted = subprocess.run(
-        ["sh"], input="\n".join(block[: end + 1]) + "\n", cwd="/", capture_output=True, text=True, check=False
-    )
-    assert pasted.returncode == 0, pasted.stderr
-    assert "Make Model" in pasted.stdout
-    assert block[end + 1].endswith(f"carsweep ui mine --out '{place / 'runs'}'")
-    assert shutil.which(block[end + 1].split()[0].strip("'"))
+    lines = shown[shown.index("Next:") :].splitlines()[1:4]
+    said = {line.split("carsweep ")[1].split()[0]: line for line in lines}
+    assert list(said) == ["predict", "ui", "promote"]
+    assert "--model carsweep-transfer/1" in said["predict"]
+    assert said["ui"].endswith("carsweep ui mine")
+    shell = partial(subprocess.run, cwd=place, capture_output=True, text=True, check=False, timeout=120)
+    for command, answer in (("predict", "Make Model"), ("promote", "Version 1 of carsweep-transfer")):
+        done = shell(["sh", "-c", said[command]])
+        assert (done.returncode, answer in done.stdout) == (0, True), done.stderr
+    # Its usual port may be another's here.
+    pages = [*("sh", "-c"), f"exec {said['ui']} --port {free_port()}"]
+    with subprocess.Popen(pages, cwd=place, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        assert any(line.startswith("Open http://127.0.0.1") for line in server.stdout)
+        server.send_signal(signal.SIGINT)
 
 
 def children_of(pid: int) -> list[int]:
@@ -272,7 +282,6 @@ def test_ui_ends_its_server(number: signal.Signals, place: Path) -> None:
             assert shown.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.2)
-        assert len(below) >= 2
         shown.send_signal(number)
         assert shown.wait(30) == 0
         assert [pid for pid in below if is_alive(pid)] == []

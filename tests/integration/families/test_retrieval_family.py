@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Iterator
 from dataclasses import replace
@@ -220,7 +221,8 @@ def test_test_images_are_embedded_once_and_only_for_the_test(folder: Path, tmp_p
     evaluate_on_test(FROZEN.model_copy(update={"k": 3, "distance": "cosine"}), data, stages, outcome.model)
     assert _events(stages, "test-embeddings") == ["made", "reused"]
     timed = {f"test_{name}" for name in TIMES - {"seconds", "predict_ms"}}
-    assert set(score.metrics) == {f"test_{name}" for name in VOTED | RANKED} | timed
+    calibration = {"test_raw_calibration_error", "test_calibration_error"}
+    assert set(score.metrics) == {f"test_{name}" for name in VOTED | RANKED} | timed | calibration
     (place,) = (path for path in (stages.root / "test-embeddings").iterdir() if path.is_dir())
     gallery = _embeddings(stages, outcome)[: len(data.splits.train)]
     model = KNeighborsClassifier(5, weights="distance", algorithm="brute")
@@ -291,7 +293,7 @@ def test_the_exported_model_answers_as_it_was_tested(
         thumbnail = predictor.thumbnail(place)
         assert thumbnail is not None
         seen = np.asarray(Image.open(io.BytesIO(thumbnail)), np.float32)
-        assert np.abs(seen - _small(data, row, seen.shape)).mean() < 20  # of another one it is about 40
+        assert np.abs(seen - _small(data, row, seen.shape)).mean() < 15  # noise, and JPEG halves its colours
 
 
 def _small(data: Dataset, row: int, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -365,7 +367,10 @@ def test_mlflow_serves_the_exported_model(folder: Path, tmp_path: Path) -> None:
     paths = [str(data.manifest.root / data.manifest.images[row].path) for row in data.splits.test[:3]]
     pixels = np.stack([np.asarray(Image.open(path)) for path in paths])
     expected = load_export(tmp_path / "model").predict(paths)
-    for given in (paths, pixels, pd.DataFrame({"image": paths}), {"image": paths}):
+    files = [Path(path).read_bytes() for path in paths]
+    packed = [base64.b64encode(file).decode() for file in files]
+    forms = (paths, pixels, files, packed, pixels.tolist(), pixels.astype(np.int64), pixels / 255)
+    for given in (*forms, pd.DataFrame({"image": paths}), pd.DataFrame({"image": packed}), {"image": paths}):
         table = served.predict(given)
         assert list(table.columns) == signature_of("retrieval").outputs.input_names()
         assert table["label"].tolist() == [answer.label for answer in expected]
@@ -373,6 +378,10 @@ def test_mlflow_serves_the_exported_model(folder: Path, tmp_path: Path) -> None:
         assert table["neighbour_labels"].tolist() == [[n.label for n in a.neighbours] for a in expected]
         for shown, answer in zip(table["neighbour_distances"], expected, strict=True):
             assert shown == pytest.approx([n.distance for n in answer.neighbours], rel=1e-3)
+        assert table["error"].tolist() == [""] * 3
+    mixed = served.predict([packed[0], "no such file", packed[1]])
+    assert mixed["label"].tolist() == [expected[0].label, "", expected[1].label]
+    assert mixed["error"].tolist() == ["", "the file is missing", ""]
 
 
 def _split_otherwise(data: Dataset, train: list[int], validation: list[int]) -> Dataset:

@@ -55,7 +55,10 @@ def test_script_of_the_document_runs_and_so_does_a_second_sweep(folder: Path) ->
         done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     events = [(body["event"], body["report"], len(body["sweeps"])) for *_, body in server.heard]
-    assert events == [("finished", str(folder / "runs" / "first" / "report.html"), 1)] * 2
+    first, together = (str(folder / "runs" / name / "report.html") for name in ("first", "together"))
+    assert events == [("finished", first, 1), ("finished", together, 3), ("finished", first, 1)]
+    assert "'transfer': 0." in done.stdout
+    assert (folder / "runs" / "together" / "comparison.json").is_file()
     seen = json.loads(done.stdout.splitlines()[-1])
     assert (sorted(seen["before"]), seen["after"]) == ([0, 1], [0, 1, 2])
     assert seen["best"] == seen["before"][0]

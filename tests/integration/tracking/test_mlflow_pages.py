@@ -83,7 +83,7 @@ def test_a_store_that_refuses_what_its_pages_show_ends_no_sweep(
 
 def test_pages_of_another_version_are_asked_in_the_address(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody knows whether they read the view; filter and order are in the address."""
-    monkeypatch.setattr("sweeps.tracking.store.version", lambda _: "4.0.0")
+    monkeypatch.setattr("sweeps.tracking.compat.version", lambda _: "4.0.0")
     assert "viewStateShareKey" not in page_of(out, "mine", None)
     assert "orderByKey=metrics.%60val_accuracy%60" in page_of(out, "mine", None)
 

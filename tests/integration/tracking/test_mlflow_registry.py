@@ -101,7 +101,8 @@ def test_registered_model_answers_as_the_export_does_whatever_it_is_given(
     wanted = load_export(export).predict(paths)
     assert answers.pop("sweeps") is False
     assert not Path(answers.pop("carcls")).is_relative_to(Path(__file__).parents[3])
-    assert answers.pop("none") == {"label": [], "probability": [], "top_labels": [], "top_probabilities": []}
+    columns = ("label", "probability", "top_labels", "top_probabilities", "error")
+    assert answers.pop("none") == {column: [] for column in columns}
     assert answers.pop("one path")["label"] == [wanted[0].label]
     assert answers.pop("one array")["label"] == [wanted[0].label]
     for name, answer in answers.items():
@@ -117,20 +118,26 @@ def find(tracking: Tracking, number: int = 1, *, refit: bool = False) -> Registe
     return TrialModel(tracking, "transfer", "s1", number, refit).find()
 
 
+def held(name: str, version: str) -> Registered:
+    """Return a version that is the challenger."""
+    return Registered(name, version, "challenger", f"models:/{name}@challenger", challenger=version)
+
+
 def test_a_registered_trial_is_found_as_the_registry_has_it_now(
     tracking: Tracking, export: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The later trial gets the alias, which the earlier one takes where none has it; a version is kept; no stdout."""
     client, early = tracking.client(), register(tracking, export)
     name, late = early.name, register(tracking, export, number=0)
-    numbered = Registered(name, early.version, "", f"models:/{name}/{early.version}")
+    numbered = Registered(name, early.version, "", f"models:/{name}/{early.version}", challenger=late.version)
     assert register(tracking, export) == numbered
-    assert late == Registered(name, str(int(early.version) + 1), "challenger", f"models:/{name}@challenger")
+    assert late == held(name, str(int(early.version) + 1))
     assert (find(tracking), find(tracking, 0)) == (numbered, late)
     client.set_registered_model_alias(name, "challenger", early.version)
-    assert find(tracking, 0) == Registered(name, late.version, "", f"models:/{name}/{late.version}")
+    other = Registered(name, late.version, "", f"models:/{name}/{late.version}", challenger=early.version)
+    assert find(tracking, 0) == other
     client.delete_registered_model_alias(name, "challenger")
-    assert find(tracking) == Registered(name, early.version, "challenger", f"models:/{name}@challenger")
+    assert find(tracking) == held(name, early.version)
     assert str(client.get_model_version_by_alias(name, "challenger").version) == early.version
     client.set_registered_model_alias(name, "challenger", late.version)
     assert capfd.readouterr().out == ""

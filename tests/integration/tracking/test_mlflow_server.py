@@ -25,6 +25,7 @@ from tracked import all_runs_of, history, mirror_of, record, runs_of
 from carcls.export import load_export
 from sweeps.spec.loading import load_spec
 from sweeps.spec.sweep_file import read_file, write_file
+from sweeps.tracking.models import find_model
 from sweeps.tracking.registry import TrialModel, load_model
 from sweeps.tracking.store import Tracking, check_tracking
 from sweeps.trial import TrialRecord
@@ -192,6 +193,10 @@ def test_sweep_and_model_reach_the_server(proxy: Proxy, tmp_path: Path, export: 
     assert mirror.close("complete")
     assert_in_line(tracking, "whole", [trial(0, 2, "complete")])
     pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
+    found, before = find_model(tracking, "transfer", out=tmp_path), proxy.requests
+    assert found.load().predict(pixels) == load_export(export).predict(pixels)
+    assert find_model(tracking, "transfer", out=tmp_path) == found
+    assert proxy.requests - before <= 6  # its files are there already
     answer = load_model(tracking, registered).predict(pixels)
     assert answer["label"].tolist() == [one.label for one in load_export(export).predict(pixels)]
     client = tracking.client()

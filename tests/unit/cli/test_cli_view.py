@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from carcls.data.config import DataSummary
+from carcls.outcome import Measurement
 from sweeps.cli.output import say
 from sweeps.cli.summary import print_result
 from sweeps.cli.view import SweepView, open_view
@@ -104,13 +106,45 @@ def test_plain_view_prints_one_line_per_event(spec: SweepSpec) -> None:
     assert "the loss became NaN" in lines[6]
 
 
+class Curve(tuple[Measurement, ...]):
+    """A history that counts how often it is read."""
+
+    read = 0
+
+    def __iter__(self) -> Iterator[Measurement]:
+        Curve.read += 1
+        return super().__iter__()
+
+
+def test_events_read_no_history_and_a_picture_reads_what_has_changed(spec: SweepSpec) -> None:
+    """So an event of a sweep costs the same however many trials it has, and a picture what is new in it."""
+    view = SweepView(spec, console_of(terminal=False)[0])
+    trials = [replace(record(spec, number, 0.5), history=Curve()) for number in range(20)]
+    console = console_of(terminal=True)[0]
+
+    def reads(*told: TrialRecord) -> list[int]:
+        Curve.read = 0
+        for trial in told:
+            view.on_status(status_of(*trials))
+            view.trial_changed(trial)
+        events = Curve.read
+        console.print(view)
+        return [events, Curve.read]
+
+    first = reads(*trials)
+    trials[3] = replace(trials[3], epochs=3)
+    assert (first, reads(trials[3]), reads(trials[3])) == ([0, 2 * 20], [0, 2], [0, 0])
+
+
 def test_live_view_leaves_the_last_picture_on_the_terminal(spec: SweepSpec) -> None:
     """Then it shows the best accuracy and every trial, also one that ended in an earlier session, or has not ended."""
     console, text = console_of(terminal=True)
     with open_view(spec, console) as view:
         play(view, spec)
-        known = [facts.record for facts in view.state.facts.values()]
-        view.on_status(status_of(*known, record(spec, 7, 0.25), record(spec, 8, None, "running")))
+        assert view.state.status
+        view.on_status(
+            status_of(*view.state.status.records.values(), record(spec, 7, 0.25), record(spec, 8, None, "running"))
+        )
     last = text.getvalue().rsplit("sweep  ", 1)[1]
     assert "3 of 3 trials" in last
     assert "accuracy 62.5% · trial 1" in last
@@ -176,10 +210,11 @@ def end_of(result: SweepResult) -> str:
 
 
 def test_the_end_shows_winner_interval_registry_and_next_steps(spec: SweepSpec) -> None:
-    """Whoever reads only the end knows how good the model is, where it is, and how to load it."""
+    """Whoever reads only the end knows how good the model is, where it is, and what to do with it."""
     shown = end_of(result_of(spec))
     said = ["75.0% ±", "dropout=0.25", "out of memory", "Test accuracy 50.0%", "20.0% to 80.0%", "evaluated once"]
-    said += ["version 3, alias challenger", "carsweep ui mine --out /runs", "mlflow.pyfunc.load_model"]
+    said += ["version 3, alias challenger", "carsweep ui mine --out /runs\n"]
+    said += ["carsweep predict car.jpg --model carsweep-transfer/3 --out /runs\n", "promote transfer --out /runs\n"]
     said += ["Cached stages were found 3 times and saved 1 min 15 s of computing."]
     assert [words for words in said if words not in shown] == []
 

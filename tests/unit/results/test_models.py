@@ -17,6 +17,7 @@ from scipy.stats import binomtest
 import carcls.families
 from carcls.config import TrialConfig
 from carcls.data.config import DataSummary
+from carcls.evaluation.predictions import read_predictions
 from carcls.families import TestScore
 from carcls.stages import StageStore
 from sweeps.cli.summary import verdict_lines
@@ -53,8 +54,12 @@ class Sweep:
 
     def compare(self) -> tuple[Compared, ...]:
         """Compare the winner."""
-        data: Any = SimpleNamespace(splits=SimpleNamespace(validation=np.arange(IMAGES)))
-        return compare_winner(data, StageStore(self.folder), result=self.result)
+        return self.compared_into(None)
+
+    def compared_into(self, answers: Path | None) -> tuple[Compared, ...]:
+        """Compare the winner, whose answers go to a file."""
+        data: Any = SimpleNamespace(splits=SimpleNamespace(validation=np.arange(IMAGES)), classes=("a", "b"))
+        return compare_winner(data, StageStore(self.folder), result=self.result, answers=answers)
 
 
 @pytest.fixture
@@ -105,6 +110,25 @@ def test_confirmed_winner_is_compared_with_each_other_one_over_all_seeds(sweep: 
         assert one.difference == pytest.approx((means[winner] or 0) - (means[one.against] or 0))
     assert [one.shown for one in compared] == [False, True]
     assert compared[1].p < 0.001
+
+
+def test_the_winners_answers_are_written_as_the_registry_compares_them(sweep: Sweep, tmp_path: Path) -> None:
+    """Those of the run that the search chose first, then those of its fresh seeds; none stay where they are unknown."""
+    sweep.add(150)
+    sweep.add(100)
+    file = tmp_path / "answers.npz"
+    sweep.compared_into(file)
+    assert read_predictions(file).hits.sum() == 150
+    for hits in (149, 140):
+        sweep.add(hits, confirms=0)
+    sweep.compared_into(file)
+    with np.load(file) as stored:
+        assert (stored["confirmed"] == stored["labels"]).sum(axis=1).tolist() == [149, 140]
+        assert stored["classes"].tolist() == ["a", "b"]
+    assert read_predictions(file).hits.sum() == 150
+    (tmp_path / "trial-2.npz").unlink()
+    sweep.compared_into(file)
+    assert not file.exists()
 
 
 def test_where_there_are_no_pairs_nothing_is_compared(sweep: Sweep) -> None:
@@ -168,6 +192,7 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Reader:
     monkeypatch.setattr(carcls.families, "evaluate_on_test", reader)
     monkeypatch.setattr(carcls.families, "refit_trial", lambda config, *_: f"refit-{config.dropout}")
     monkeypatch.setattr("sweeps.results.models.model_on_disk", lambda _stages, _data, record, *_: record.model)
+    monkeypatch.setattr("sweeps.results.models.confidence_of", lambda *_: None)
     return reader
 
 

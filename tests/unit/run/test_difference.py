@@ -49,8 +49,8 @@ def write(out: Path, name: str, *sets: str, family: str = "transfer", wrong: int
 
 
 def test_settings_that_a_trial_would_notice_are_told_with_both_values(tmp_path: Path) -> None:
-    """Not the names, and no base value that both fix, search, or have anyway."""
-    write(tmp_path, "one", "epochs=5", "search.dropout.high=0.4", "hours=2")
+    """Not the names and notes, and no base value that both fix, search, or have anyway."""
+    write(tmp_path, "one", "epochs=5", "search.dropout.high=0.4", "hours=2", "note=mine")
     write(tmp_path, "other", "epochs=7", "search.dropout.high=0.6", "config.jitter=0.3", "data.margin=0.1")
     (found,), _ = compare_two(tmp_path, "one", "other")
     assert found.settings == {

@@ -229,7 +229,7 @@ def test_a_plan_loads_no_torch_for_networks_that_are_known(family: str, tmp_path
     assert without_torch(code, *words, cwd=tmp_path).endswith("END 0\nFalse\n")
 
 
-def test_a_plan_refuses_a_database_that_was_moved(run: Run, tmp_path: Path) -> None:
+def test_a_plan_refuses_a_database_without_its_files(run: Run, tmp_path: Path) -> None:
     """It says so in the words of the run, since a database that is there is looked at before it is written to."""
     (tmp_path / "runs").mkdir()
     with closing(sqlite3.connect(tmp_path / "runs" / "mlflow.db")) as database:
@@ -239,4 +239,4 @@ def test_a_plan_refuses_a_database_that_was_moved(run: Run, tmp_path: Path) -> N
     words = ("run", "transfer", "--data", "base", *SMALL)
     planned = run(*words, "--dry-run")
     assert planned == run(*words)
-    assert (planned[0], planned[2].count("\n"), "must lie where it was made" in planned[2]) == (2, 1, True)
+    assert (planned[0], planned[2].count("\n"), "must lie beside the models and files" in planned[2]) == (2, 1, True)

@@ -48,7 +48,7 @@ def test_a_sweep_after_a_loss_has_the_lowest_first() -> None:
     """The objective that decides is the first column, and less is better in a loss."""
     state = view_of([study_spec(objectives=("loss",), constraints=())], "mine", "a").state()
     assert (state["orderByKey"], state["orderByAsc"]) == ("metrics.`val_loss`", True)
-    assert state["selectedColumns"][:2] == ["metrics.`val_loss`", "metrics.`val_accuracy`"]
+    assert state["selectedColumns"][:2] == ("metrics.`val_loss`", "metrics.`val_accuracy`")
 
 
 def test_the_address_opens_the_view_or_says_what_it_would() -> None:

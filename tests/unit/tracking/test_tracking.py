@@ -134,28 +134,61 @@ def test_a_sweep_can_begin_without_mlflow(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.rglob("*")] == ["new"]
 
 
-def test_a_database_that_was_moved_or_copied_is_refused_until_its_models_are_found(tmp_path: Path) -> None:
-    """One line with both folders and the ways on: a link in the old place is one, no database in the copy another."""
-    old, new = tmp_path / "old" / "runs", tmp_path / "new"
+def places(folder: Path) -> list[str]:
+    """Return all paths of files that the database in a folder has."""
+    with closing(sqlite3.connect(folder / "mlflow.db")) as database:
+        query = "SELECT artifact_location FROM experiments UNION SELECT artifact_uri FROM runs"
+        return [place for (place,) in database.execute(query)]
+
+
+def test_a_database_that_was_moved_or_copied_with_its_files_is_mended(tmp_path: Path) -> None:
+    """A copy has its own files from then on, which is said once; the first keeps its own, and somebody else's stays."""
+    old, copy = tmp_path / "old runs", tmp_path / "copy"
     tracking = check_tracking(None, old)
-    tracking.experiment("transfer")
-    tracking.client().create_experiment("mine", artifact_location="/nowhere/artifacts/mine")
-    copy = Path(shutil.copytree(old, tmp_path / "copy"))
-    with pytest.raises(TrackingError, match=re.escape(f"go on in {old}, or move this database away")):
-        check_tracking(None, copy)
-    with pytest.raises(TrackingError, match="must lie where it was made"):
-        check_tracking(f"sqlite:///{copy / 'mlflow.db'}", tmp_path / "elsewhere")
-    (copy / "mlflow.db").rename(copy / "old.db")
-    check_tracking(None, copy)
-    old.rename(new)
-    content = (new / "mlflow.db").read_bytes()
-    with pytest.raises(TrackingError, match=re.escape(f"leave a link in the old place (ln -s {new} {old})")) as caught:
-        check_tracking(None, new)
+    client = tracking.client()
+    run = client.create_run(tracking.experiment("transfer")).info.run_id
+    client.create_experiment("mine", artifact_location="/nowhere/artifacts/mine")
+    client.create_experiment("carsweep-url", artifact_location=(old / "artifacts" / "carsweep-url").as_uri())
+    client.log_text(run, "first", "said.txt")
+    shutil.copytree(old, copy)
+    before = places(old)
+    moved = check_tracking(None, copy)
+    assert moved.note == f"{copy} was moved or copied from {old}: MLflow's paths are mended."
+    second = moved.client().create_run(moved.experiment("transfer")).info
+    assert second.artifact_uri == f"{copy}/artifacts/carsweep-transfer/{second.run_id}/artifacts"
+    assert (places(old), check_tracking(None, old).note, check_tracking(None, copy).note) == (before, "", "")
+    assert {place for place in places(copy) if str(old) in place or old.as_uri() in place} == set()
+    assert "/nowhere/artifacts/mine" in places(copy)
+    assert (copy / "artifacts" / "carsweep-url").as_uri() in places(copy)
+    shutil.rmtree(old)
+    assert (Path(moved.client().get_run(run).info.artifact_uri) / "said.txt").read_text() == "first"
+    link = tmp_path / "link"
+    link.symlink_to(copy)
+    assert (check_tracking(None, link).note, places(copy)) == ("", places(link))
+
+
+def test_a_database_without_its_files_or_in_use_by_another_path_is_refused(tmp_path: Path) -> None:
+    """One line with both folders and the way on, and nothing is changed."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    tracking = check_tracking(None, old)
+    tracking.client().create_run(tracking.experiment("transfer"))
+    new.mkdir()
+    shutil.copy(old / "mlflow.db", new)
+    with pytest.raises(TrackingError, match=re.escape(f"(cp -r {old}/artifacts {new}/artifacts)")) as caught:
+        check_tracking(f"sqlite:///{new / 'mlflow.db'}", tmp_path / "elsewhere")
     assert "\n" not in str(caught.value)
-    assert (new / "mlflow.db").read_bytes() == content
-    old.symlink_to(new)
-    check_tracking(None, new)
-    check_tracking(None, old)
+    (new / "artifacts").mkdir()
+    code = "import sys, time; from pathlib import Path; from sweeps.lock import locked\n"
+    code += "with locked(Path(sys.argv[1])): print(flush=True); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code, str(new / "mine")], stdout=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        running.stdout.readline()
+        with pytest.raises(TrackingError, match="is used by 'mine', which process"):
+            check_tracking(None, new)
+        running.kill()
+    assert places(new) == places(old)
+    assert check_tracking(None, new).note
+    assert places(new) != places(old)
 
 
 def test_a_model_that_the_shell_names_gets_no_metric(tmp_path: Path) -> None:

@@ -1,0 +1,92 @@
+"""The images that people name: files, folders, tables of paths, and lists that another program writes."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from carcls.data.layouts import list_files, subfolders
+from carcls.errors import InputError
+
+LIST = "-"
+"""The word for a list on stdin."""
+_COLUMNS = ("path", "image", "filename")
+
+
+def require_images(words: Sequence[str]) -> None:
+    """Check what can be checked of the words without reading an image.
+
+    Raises:
+        InputError: none of them exists, or a table has no column of paths.
+    """
+    if not any(word == LIST or Path(word).expanduser().exists() for word in words):
+        raise InputError(
+            f"PATH must name images, folders, a .csv or - for a list on stdin, got {', '.join(map(repr, words[:3]))}, "
+            "which is not there. Check the spelling."
+        )
+    for path in (Path(word).expanduser() for word in words if _is_table(word)):
+        if path.is_file():
+            next(_paths_in(path), None)
+
+
+def images_named(words: Sequence[str], lines: Iterable[str], others: Counter[str]) -> Iterator[str]:
+    """Yield the paths of the images that words name, in their order, as they are asked for; none is opened.
+
+    Args:
+        words: a file, whatever it is; a folder, of which all images in it and in its folders are meant, hidden ones
+            left out; a ``.csv`` with a column ``path``, ``image`` or ``filename``, relative to its folder; ``-``.
+        lines: stands for ``-``, a path each.
+        others: counts the files in folders that are no images, by extension.
+    """
+    for word in words:
+        path = Path(word).expanduser()
+        if word == LIST:
+            yield from filter(None, (line.rstrip("\r\n") for line in lines))
+        elif path.is_dir():
+            yield from _images_in(path, others, set())
+        elif _is_table(word) and path.is_file():
+            yield from _paths_in(path)
+        else:
+            yield str(path)
+
+
+def _images_in(folder: Path, others: Counter[str], above: set[Path]) -> Iterator[str]:
+    """Yield the images in a folder and those below it; links that lead back to a folder ``above`` are not followed."""
+    inside = {*above, folder.resolve()}
+    if len(inside) == len(above):
+        return
+    images, rest = list_files(folder)
+    others.update(rest)
+    yield from (str(folder / name) for name in images)
+    for child in subfolders(folder):
+        yield from _images_in(child, others, inside)
+
+
+def _paths_in(table: Path) -> Iterator[str]:
+    """Yield what a table's column of paths says, relative to its folder.
+
+    Raises:
+        InputError: it has no such column, or is no text.
+    """
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            head = file.readline()
+            split = max(",;\t", key=head.count)  # spreadsheets of many countries part cells at ;
+            names = [name.strip().lower() for name in next(csv.reader([head], delimiter=split), [])]
+            place = next((names.index(name) for name in _COLUMNS if name in names), None)
+            if place is None:
+                raise InputError(
+                    f"{table} must have a column {', '.join(_COLUMNS[:-1])} or {_COLUMNS[-1]} in its first line, got "
+                    f"{', '.join(names) or 'nothing'}. Name the column."
+                )
+            for row in csv.reader(file, delimiter=split):
+                if named := row[place].strip() if len(row) > place else "":
+                    yield str(table.parent / named)
+    except (OSError, UnicodeError, csv.Error) as error:
+        raise InputError(f"{table} must be a table of text ({error}). Save it as CSV in UTF-8.") from error
+
+
+def _is_table(word: str) -> bool:
+    return Path(word).suffix.lower() == ".csv"

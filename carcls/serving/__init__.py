@@ -1,0 +1,7 @@
+"""Loaded models behind one page and one HTTP API: a photograph in, its class and the pictures most like it out."""
+
+FACE = {
+    "app": ("make_app",),
+    "served": ("Served",),
+}
+"""What other rooms may import, by module."""
