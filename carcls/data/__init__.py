@@ -2,7 +2,7 @@ FACE = {
     "augment": ("Augmentation", "augment", "augmentation_of", "draw_view"),
     "config": ("DEMO_NAME", "DataConfig", "DataSummary"),
     "dataset": ("Dataset", "find_dataset", "prepare_dataset", "summarize"),
-    "decode": ("FORMATS", "as_rgb", "read_squares"),
+    "decode": ("FORMATS", "LEAST_PIXELS", "as_rgb", "read_squares"),
     "demo": ("FOLDER_NAME", "demo_counts", "write_demo"),
     "layouts": ("read_layout",),
     "manifest": ("Manifest",),

@@ -176,6 +176,19 @@ def _read_gallery(file: Path, description: Mapping[str, Any]) -> Gallery:
 
 
 FACE = {
+    "formats": (
+        "FORMATS",
+        "INT8_NAME",
+        "PREPROCESS_NAME",
+        "Runtime",
+        "TOLERANCE",
+        "compare_answers",
+        "count_hits",
+        "require_format",
+        "write_format",
+        "write_int8",
+        "write_preprocess",
+    ),
     "inputs": ("Files",),
 }
 """What other rooms may import, by module."""

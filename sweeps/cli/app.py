@@ -44,6 +44,7 @@ _COMMANDS = {
     "diff": ("folder:diff", "Show what two sweeps have otherwise, and what came of them."),
     "predict": ("predict:predict", "Say of which class images are."),
     "similar": ("similar:similar", "Show the training images nearest to an image."),
+    "export": ("export:export", "Write a model for another runtime, such as ONNX."),
     "promote": ("tracking:promote", "Make a family's challenger its champion, if it holds up."),
     "gc": ("removal:gc", "Remove cached stages that no sweep needs any more."),
     "list": ("listing:listing", "List settings, backbones, experiments or specs."),

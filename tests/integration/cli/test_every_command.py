@@ -71,6 +71,7 @@ CASES = {
     "completion": Case(["bash"], ["tcsh"], json=False),
     "predict": Case(["transfer", "pictures/test"], ["transfer", "nowhere"]),
     "similar": Case(["pictures/test", "--model", "kept"], ["nowhere"]),
+    "export": Case(["given", "--to", "safetensors", "--model", "kept"], ["pictures", "--to", "onnx"]),
     "promote": Case(["transfer", "--dry-run"], ["transfr"]),
     "gc": Case(["--disk", "1GB"], ["--keep", "2"]),
     "delete": Case(["mine", "--dry-run"], ["mien"]),
