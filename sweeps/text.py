@@ -93,6 +93,12 @@ def rough_duration(seconds: float) -> str:
     return f"{seconds / _HOUR:.0f} h"
 
 
+def one_line(error: BaseException) -> str:
+    """Return the first line of an error's message, masked and cut to 200 characters."""
+    line = mask_secrets(str(error) or type(error).__name__).strip().partition("\n")[0]
+    return line if len(line) <= 200 else line[:199] + "…"
+
+
 def minute(iso: str) -> str:
     """Return an ISO time to the minute.
 
