@@ -11,6 +11,7 @@ timed in turns, and the ratio is the median of the rounds' ratios: other work on
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from collections import Counter, deque
@@ -92,7 +93,7 @@ def measure(predictor: Predictor, names: list[str], rounds: int, what: str, comm
         met=met,
         runs=rounds,
         command=command,
-        reason="" if met else "threads of the network and of decoding wait for each other's cores.",
+        reason="" if met else f"at a load of {os.getloadavg()[0]:.1f} on {usable_cores()} cores",
     )
 
 

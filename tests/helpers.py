@@ -161,7 +161,7 @@ def draw_pictures(root: Path, classes: int = 4, train: int = 10, test: int = 4) 
     return root
 
 
-def export_with_gallery(folder: Path, pictures: Path) -> Path:
+def export_with_gallery(folder: Path, pictures: Path, *, thumbnails: bool = False) -> Path:
     """Export a small random network whose gallery has the training pictures that ``draw_pictures`` drew."""
     from carcls.export import read_pixels, write_export
     from carcls.export.engines import TorchEngine
@@ -177,7 +177,9 @@ def export_with_gallery(folder: Path, pictures: Path) -> Path:
     labels = np.array([classes.index(image.parent.name) for image in images])
     names = tuple(image.relative_to(pictures).as_posix() for image in images)
     gallery = replace(Gallery.fitted(config, embeddings, labels), images=names)
-    write_export(folder, classifier, config, classes=classes, margin=0.0, details={"sweep": "mine"}, gallery=gallery)
+    more = {"thumbnails": [image.read_bytes() for image in images]} if thumbnails else {}
+    details = {"sweep": "mine"}
+    write_export(folder, classifier, config, classes=classes, margin=0.0, details=details, gallery=gallery, **more)
     return folder
 
 

@@ -23,6 +23,8 @@ LEAST = 1e-12
 """A probability that is taken for 0: its logarithm is finite."""
 # Natural logarithms of temperature and smoothing: between which they are looked for, and from where.
 _LEAST_LOGS, _MOST_LOGS = (-3.0, -14.0), (3.0, 2.0)
+_USUAL = 0.5
+"""Standard deviation of the logarithm of temperatures, before any answer is seen."""
 _STARTS = ((0.0, -4.0), (-0.7, -7.0), (0.0, -7.0))
 _STEP = 0.002
 """Precisions in a curve differ by at least this."""
@@ -92,7 +94,7 @@ def confidence_from(values: Mapping[str, Any] | None) -> Confidence:
 def fit_confidence(
     probabilities: NDArray[np.float32], labels: NDArray[np.int64], hits: NDArray[np.bool_], *, votes: bool
 ) -> Confidence:
-    """Fit the temperature, or for votes the smoothing, that makes the labels likeliest.
+    """Fit the temperature, and for votes the smoothing, that make the labels likeliest; few answers change little.
 
     Args:
         probabilities: float32 [n, c] as stored: softmax of logits, or shares of votes; n at least 1.
@@ -112,7 +114,8 @@ def fit_confidence(
 
     def loss(logs: NDArray[np.float64]) -> float:
         likely = shares(made(logs))[rows, labels].astype(np.float64)
-        return float(-np.log(np.clip(likely, LEAST, 1)).mean())
+        prior = (logs[0] / _USUAL) ** 2 / 2  # a handful of answers says little of a temperature
+        return float(-np.log(np.clip(likely, LEAST, 1)).mean() + prior / len(labels))
 
     tried = [minimize(loss, start, method="Nelder-Mead") for start in _STARTS[: None if votes else 1]]
     best = made(min(tried, key=lambda found: float(found.fun)).x)

@@ -65,11 +65,9 @@ def similar(
     if not answers:
         raise InputError(f"IMAGE must name images, got none in {', '.join(map(repr, words[:3]))}. Name others.")
     if page is not None:
-        from sweeps.report.similar import training_pictures, write_similar
+        from sweeps.report.similar import write_similar
 
-        near = [one.image for _, said in answers if not isinstance(said, UnreadableImage) for one in said.neighbours]
-        pictures = training_pictures(out / found.tags.get("sweep", ""), predictor.image_size, near)
-        write_similar(page, str(found), answers, pictures)
+        write_similar(page, str(found), answers, _pictures_of(answers, predictor, out / found.tags.get("sweep", "")))
         streams.notify(f"Written to {page}.")
     if not streams.as_json and not streams.result.is_terminal:
         for line in (line for answer in answers for line in _lines(answer)):
@@ -78,6 +76,16 @@ def similar(
     value = {"model": named(found), "images": [plain((image, _shortened(said))) for image, said in answers]}
     streams.answer(value, *(part for answer in answers for part in _drawn(answer)))
     return _code(answers)
+
+
+def _pictures_of(answers: Sequence[Answer], predictor: Predictor, folder: Path) -> dict[str, str]:
+    """Return pictures of all neighbours by their paths: the model's own, else what is left of the sweep's images."""
+    from sweeps.report.similar import jpeg_uri, training_pictures
+
+    near = [one for _, said in answers if not isinstance(said, UnreadableImage) for one in said.neighbours]
+    own = {one.image: predictor.thumbnail(one.place) for one in near}
+    found = {image: jpeg_uri(picture) for image, picture in own.items() if picture}
+    return found | training_pictures(folder, predictor.image_size, [image for image in own if image not in found])
 
 
 def _code(answers: Sequence[Answer]) -> int:

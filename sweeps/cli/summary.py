@@ -47,9 +47,11 @@ def print_outcome(console: Console, out: Path, outcome: SweepResult | Together |
             winners = table_of(columns, outcome.results.values(), fold=("model",))
             say(console, Text(title, style="bold"), winners, *pair_lines(outcome.pairs))
             if not outcome.interrupted:
-                ui = carsweep_command("ui", "--out", str(out))
-                say(console, f"\n{_written(out / outcome.name / 'comparison')}", f"Look at the runs: {ui}")
-                say(console, *_report_lines(out / outcome.name))
+                say(console, f"\n{_written(out / outcome.name / 'comparison')}", *_report_lines(out / outcome.name))
+                best = [one for one in outcome.results.values() if one.registered][:1]
+                asked = [carsweep_command("predict", _test_image(one), *_store_words(one)) for one in best]
+                ui = carsweep_command("ui", outcome.name, *out_words(out))
+                say(console, "\nNext: ask the best of them, or look at the runs.", *map(Verbatim, [*asked, ui]))
         case _:
             drawn = (Markdown(part) if isinstance(part, str) else part for part in outcome.blocks())
             parts = [part for one in drawn for part in (one, "")] if console.is_terminal else [outcome.markdown()]
@@ -160,16 +162,21 @@ def _closing_lines(result: SweepResult) -> list[str]:
 
 def _next_commands(result: SweepResult, model: Registered) -> list[str]:
     """Return what a shell takes to ask a model about an image, to look at the runs, and to make it the champion."""
-    out, is_near = out_words(Path(result.out)), FAMILIES[result.family].neighbours
-    is_default = result.tracking_uri == f"sqlite:///{Path(result.out) / 'mlflow.db'}"
-    store = [*out, *([] if is_default else ["--tracking-uri", result.tracking_uri])]
+    is_near, store = FAMILIES[result.family].neighbours, _store_words(result)
     asked = [_test_image(result), "--model", f"{model.name}/{model.version}", *store]
     return [
         carsweep_command("predict", *asked),
         *([carsweep_command("similar", *asked)] if is_near else []),
-        carsweep_command("ui", result.sweep, *out),
+        carsweep_command("ui", result.sweep, *out_words(Path(result.out))),
         *([carsweep_command("promote", result.family, *store)] if model.alias else []),
     ]
+
+
+def _store_words(result: SweepResult) -> list[str]:
+    """Return what a command says to find the model of a result; nothing where that is in ``runs`` at hand."""
+    out = Path(result.out)
+    is_default = result.tracking_uri == f"sqlite:///{out / 'mlflow.db'}"
+    return [*out_words(out), *([] if is_default else ["--tracking-uri", result.tracking_uri])]
 
 
 def _test_image(result: SweepResult) -> str:

@@ -162,11 +162,11 @@ def answers_part(facts: Facts, compute: Compute | None = None) -> AnswersPart | 
         nearest=near.get("said", f"The training images nearest to them are not known. {missing}"),
         examples=examples,
         pictures=_pictures(facts, data, int(record.config["image_size"]), mistakes, examples),
-        served=_served(facts.ended.test if test and facts.ended else None),
+        served=calibration_text(facts.ended.test if test and facts.ended else None),
     )
 
 
-def _served(test: TestEvaluation | None) -> str:
+def calibration_text(test: TestEvaluation | None) -> str:
     """Say what was done to the probabilities of the served model; nothing where none is known."""
     if test is None or not test.confidence:
         return ""

@@ -19,13 +19,13 @@ _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~])")
 
 def markdown_of(page: ReportPage) -> str:
     """Return the page; no text of a sweep becomes markup."""
-    others = f"; not begun: {_plain(', '.join(page.others))}" if page.others else ""
-    blocks = [f"# {_plain(page.title)}", f"carsweep's report, as of {page.time:%Y-%m-%d %H:%M}{others}."]
+    others = f"; not begun: {plain(', '.join(page.others))}" if page.others else ""
+    blocks = [f"# {plain(page.title)}", f"carsweep's report, as of {page.time:%Y-%m-%d %H:%M}{others}."]
     for group in page.compared:
-        blocks += [f"## {_plain(group.title)}", _table(group.table), _list(group.lines)]
+        blocks += [f"## {plain(group.title)}", table(group.table), _list(group.lines)]
     for report in page.reports:
         if report.facts.name != page.title:
-            blocks.append(f"## {_plain(report.facts.name)}")
+            blocks.append(f"## {plain(report.facts.name)}")
         blocks += [*_answer(report), *_parts(report)]
     return "\n\n".join(filter(None, blocks)) + "\n"
 
@@ -33,31 +33,31 @@ def markdown_of(page: ReportPage) -> str:
 def _answer(report: SweepReport) -> Iterator[str]:
     facts, verdict = report.facts, report.verdict
     state = "" if facts.state == "finished" else f" ({facts.state})"
-    yield f"{facts.spec.family} family, {_plain(report.about)}{state}."
-    yield f"**{_plain(verdict.headline)}**"
-    yield _table(Grid(["", "", ""], [(one.label, one.value, one.note) for one in verdict.figures]))
+    yield f"{facts.spec.family} family, {plain(report.about)}{state}."
+    yield f"**{plain(verdict.headline)}**"
+    yield table(Grid(["", "", ""], [(one.label, one.value, one.note) for one in verdict.figures]))
     if facts.ended and facts.ended.registered:
         model = facts.ended.registered
-        yield f"Registered as {_plain(model)}, {_plain(model.standing)}"
+        yield f"Registered as {plain(model)}, {plain(model.standing)}"
     yield _list(verdict.belief)
     if report.advice:
         yield "### What to try next"
     for one in report.advice:
-        yield f"- **{_plain(one.what)}.** {_plain(one.why)}" + (f" `{one.command}`" if one.command else "")
+        yield f"- **{plain(one.what)}.** {plain(one.why)}" + (f" `{one.command}`" if one.command else "")
 
 
 def _parts(report: SweepReport) -> Iterator[str]:
     if report.board.rows:
-        yield from ("### Leaderboard", _table(report.board.grid))
+        yield from ("### Leaderboard", table(report.board.grid))
     for chart in report.charts.charts:
         if chart.table:
-            yield from (f"### {_plain(chart.title)}", _table(chart.table), *map(_plain, chart.notes))
+            yield from (f"### {plain(chart.title)}", table(chart.table), *map(plain, chart.notes))
     yield "### Answers"
-    yield from _answers(report.answers) if report.answers else [_plain(report.answers_missing)]
+    yield from _answers(report.answers) if report.answers else [plain(report.answers_missing)]
     for detail in report.details:
-        yield f"### {_plain(detail.title)}"
+        yield f"### {plain(detail.title)}"
         yield _list(detail.lines)
-        yield _table(detail.table) if detail.table else ""
+        yield table(detail.table) if detail.table else ""
 
 
 def _answers(part: AnswersPart) -> Iterator[str]:
@@ -77,10 +77,10 @@ def _answers(part: AnswersPart) -> Iterator[str]:
             )
             or "- no class"
         )
-    yield _plain(part.served)
+    yield plain(part.served)
     for kind, rows in part.group_rows.items():
         cells = [(name, *(_share(one.accuracy if one else None) for one in both)) for name, both in rows]
-        yield _table(Grid([kind, "validation", "test, choose nothing by it"], cells))
+        yield table(Grid([kind, "validation", "test, choose nothing by it"], cells))
 
 
 def _share(one: Proportion | None) -> str:
@@ -91,15 +91,16 @@ def _share(one: Proportion | None) -> str:
 
 
 def _list(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {_plain(line)}" for line in lines)
+    return "\n".join(f"- {plain(line)}" for line in lines)
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
     """Return a text so that Markdown shows it as it is, in one line."""
     return _MARKUP.sub(r"\\\1", " ".join(str(value).split()))
 
 
-def _table(grid: Grid) -> str:
+def table(grid: Grid) -> str:
+    """Return a table in which no text becomes markup; nothing for one without rows."""
     if not grid.rows:
         return ""
-    return markdown_table(Grid([*map(_plain, grid.header or ())], [[*map(_plain, row)] for row in grid.rows]))
+    return markdown_table(Grid([*map(plain, grid.header or ())], [[*map(plain, row)] for row in grid.rows]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -77,6 +78,11 @@ def training_pictures(folder: Path, size: int, images: Sequence[str]) -> dict[st
     wanted = {image: rows[image] for image in images if image in rows}
     found = pictures_of(data, StageStore(folder.parent / "stages"), size, wanted.values(), PICTURE)
     return {image: found[row] for image, row in wanted.items() if row in found}
+
+
+def jpeg_uri(picture: bytes) -> str:
+    """Return a JPEG as a data URI."""
+    return f"data:image/jpeg;base64,{base64.b64encode(picture).decode()}"
 
 
 def _picture_of(image: str) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from carcls.config import TrialConfig
 from carcls.errors import TrackingError, TrialFailure
-from carcls.stages import StageStore, write_json
+from carcls.stages import StageStore, write_json, write_text
 from sweeps.results.environment import environment_here
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.results.models import find_evaluation
@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from sweeps.tracking.store import Tracking
 
 # What of a sweep's folder its run in MLflow has, too.
-SHOWN = ("leaderboard.json", "report.html", "curves.svg", "confusion.csv")
+SHOWN = ("leaderboard.json", "report.html", "curves.svg", "confusion.csv", "model-card.md")
+_DESCRIPTION = 4000
+"""Characters of a card that describe a version in MLflow, which has room for 5,000."""
 MODEL, LEADERBOARD, TEST = "model", "leaderboard.json", "test.json"
 
 
@@ -272,8 +274,9 @@ def _publish(session: SweepSession, result: SweepResult, mirror: Mirror) -> Swee
             tell(f"refit: training trial {winner.number} anew on training and validation images, {length}")
         details = {**_origin(session), "trial": winner.number}
         result = replace(result, test=session.evaluate_on_test(winner, refit=refit, details=details))
+        card = _write_card(session, result)
         tell(f"registering trial {winner.number} in {session.tracking.shown_uri}")
-        return replace(result, registered=_register(session, result, mirror))
+        return replace(result, registered=_register(session, result, mirror, card))
     except TrackingError as error:
         tell(f"The winner is not registered: {error} {_then(session)}")
     except (TrialFailure, OSError) as failure:
@@ -282,7 +285,19 @@ def _publish(session: SweepSession, result: SweepResult, mirror: Mirror) -> Swee
     return result
 
 
-def _register(session: SweepSession, result: SweepResult, mirror: Mirror) -> Registered:
+def _write_card(session: SweepSession, result: SweepResult) -> str:
+    """Write the model card into the sweep's folder and the exported model; return it as short as descriptions are."""
+    from sweeps.report.card import CARD, model_card, short_card
+
+    model = session.folder / MODEL
+    size = sum(file.stat().st_size for file in model.iterdir() if file.name != CARD)
+    card = model_card(result, session.dataset, session.folder, size)
+    for folder in (session.folder, model):
+        write_text(folder / CARD, card)
+    return short_card(card, _DESCRIPTION)
+
+
+def _register(session: SweepSession, result: SweepResult, mirror: Mirror, card: str) -> Registered:
     """Make the winner the registry's challenger; a trial that is registered keeps its version.
 
     Tags say how often the test images were evaluated, and what the winner's validation score is worth.
@@ -304,6 +319,7 @@ def _register(session: SweepSession, result: SweepResult, mirror: Mirror) -> Reg
         test=test.metrics,
         details={**_origin(session), **about, **tags},
         predictions=session.folder / TEST_PREDICTIONS,
+        card=card,
     )
 
 

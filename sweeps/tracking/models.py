@@ -250,7 +250,7 @@ class ModelFiles:
         self._tracking, self._out = tracking, out.absolute() if out else None
 
     def export_of(self, name: str, version: str, scratch: Path) -> Path:
-        """Return the folder of a version's export; a server's is downloaded to ``scratch``. Errors as ``find_model``."""
+        """Return the folder of a version's export, of a server's a copy in ``scratch``; errors as ``find_model``."""
         return find_model(self._tracking, f"{name}/{version}", out=scratch).folder
 
     def data_of(self, sweep: str, test_images: str) -> Dataset | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlflow.exceptions import MlflowException
 
+from carcls.catalog import FAMILIES
 from carcls.config import digest_of
 from carcls.data.config import DEMO_NAME
 from carcls.errors import InputError, TrackingError
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 # Of the demo cars' models, and of no other data's.
 _DEMO = "demo"
 _LONGEST = 80
+# MLflow gives no more registered models at a time.
+_MOST = 1000
 
 
 def names_for(family: str, data: str) -> Iterator[str]:
@@ -64,6 +67,8 @@ def claim_name(client: MlflowClient, family: str, data: str, wanted: str | None,
 
     for name in names if wanted else (*names, experiment_name(family)):
         if is_ours(name):
+            if wanted:  # somebody may have made it without carsweep
+                client.set_registered_model_tag(name, FAMILY, family)
             return name
     tags = {FAMILY: family} | ({} if wanted else {DATA: data})
     for name in names:
@@ -84,8 +89,8 @@ def require_family(client: MlflowClient, name: str, family: str) -> None:
         TrackingError: it is of another one.
     """
     found = _find(client, name)
-    other = family if found is None else found.tags.get(FAMILY, family)
-    if other != family:
+    other = "" if found is None else _family_of(found)
+    if other not in ("", family):
         raise TrackingError(
             f"--model-name must be of {family} models, got {name!r}, which has {other}'s. Give another."
         )
@@ -93,13 +98,11 @@ def require_family(client: MlflowClient, name: str, family: str) -> None:
 
 def models_of(client: MlflowClient, family: str) -> list[str]:
     """Return the names of a family's registered models that have versions, the one with the newest version first."""
-    plain = experiment_name(family)
-    newest = {}
-    for query in (f"name LIKE '{plain}%'", f"tags.`{FAMILY}` = '{family}'"):
-        for model in client.search_registered_models(query, max_results=1000):
-            by_name = family if f"{model.name}-".startswith(f"{plain}-") else ""  # older versions set no tag
-            if model.tags.get(FAMILY, by_name) == family and model.latest_versions:
-                newest[model.name] = max(version.creation_timestamp for version in model.latest_versions)
+    newest = {
+        model.name: max(version.creation_timestamp for version in model.latest_versions)
+        for model in client.search_registered_models(max_results=_MOST)
+        if model.latest_versions and _family_of(model) == family
+    }
     return sorted(newest, key=lambda name: (-newest[name], name))
 
 
@@ -123,6 +126,12 @@ def newest_model(tracking: Tracking, family: str) -> str:
 def _find(client: MlflowClient, name: str) -> RegisteredModel | None:
     """Return a registered model; getting one that is not there raises, whatever the store."""
     return next(iter(client.search_registered_models(f"name = '{name}'")), None)
+
+
+def _family_of(model: RegisteredModel) -> str:
+    """Return the family of a registered model, which those of older versions have in their names; else nothing."""
+    named = (family for family in FAMILIES if f"{model.name}-".startswith(f"{experiment_name(family)}-"))
+    return str(model.tags.get(FAMILY) or max(named, key=len, default=""))
 
 
 def _owner(model: RegisteredModel) -> str:

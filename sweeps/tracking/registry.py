@@ -97,6 +97,7 @@ class TrialModel:
         test: Mapping[str, float],
         details: Mapping[str, Any],
         predictions: Path,
+        card: str = "",
     ) -> Registered:
         """Register the trial's export. A trial that is registered already keeps its version.
 
@@ -111,6 +112,7 @@ class TrialModel:
             predictions: the trial's answers to the test images, a file ``test-predictions.npz``, beside which those to
                 the validation images may lie; logged to its run. A version whose file is gone is registered without,
                 and cannot be compared with another one.
+            card: describes the version; MLflow has room for 5,000 characters in all.
 
         Raises:
             TrackingError: MLflow does not have the trial's run, or cannot be written.
@@ -128,7 +130,7 @@ class TrialModel:
                         self._client.log_artifact(run.run_id, str(file))
                 accuracies = ("val_accuracy", "test_accuracy")
                 scores = {name: f"{value:.4f}" for name, value in {**metrics, **test}.items() if name in accuracies}
-                self._make_version(run, export, {**details, **scores})
+                self._make_version(run, export, {**details, **scores}, card)
                 version = self._version()
                 assert version is not None
             registered = self._challenge(version, over=int(version.version))
@@ -156,7 +158,7 @@ class TrialModel:
         """Tell a trial's model from its refit's, which has the same trial."""
         return (REFIT in found.tags) == self._refit
 
-    def _make_version(self, run: KnownRun, export: Path, details: Mapping[str, Any]) -> None:
+    def _make_version(self, run: KnownRun, export: Path, details: Mapping[str, Any], card: str) -> None:
         """Upload the export as a model of the run, and make a version of it, both with the details as tags."""
         tags = {name: mask_secrets(str(value)) for name, value in details.items()}
         tags |= {SWEEP_ID: self._sweep_id, TRIAL: str(self._number)} | ({REFIT: "true"} if self._refit else {})
@@ -165,12 +167,13 @@ class TrialModel:
             model, files = _log_model(run.run_id, export, tags, signature_of(self._family), about)
             text = f"Car classifier, found by carsweep. {about}"
             name = claim_name(self._client, self._family, tags.get("data", ""), self._wanted, text)
+            described = "\n\n".join(filter(None, (card, about)))
             self._client.create_model_version(
                 name,
                 model.model_uri,
                 run.run_id,
                 tags=tags | {FILES_TAG: files},
-                description=about,
+                description=described,
                 model_id=model.model_id,
             )
 

@@ -57,11 +57,21 @@ def test_a_page_has_the_pictures_that_are_still_there(
     page = Path("page.html").read_text()
     assert code == 0
     assert "Written to page.html." in said
-    assert page.count("data:image/webp") == pictures
+    assert page.count('src="data:image/') == pictures
     assert page.count("the picture is not here any more") == 5 - pictures
     assert "default-src 'none'" in page
     assert not re.search(r"https?://", page)
     assert "&lt;b&gt;asked.jpg" in page
+
+
+def test_a_model_that_carries_pictures_needs_no_others(run: Run, model: Path, tmp_path: Path) -> None:
+    """Wherever the data and the runs are."""
+    export_with_gallery(model, tmp_path / "pictures", thumbnails=True)
+    image = next((tmp_path / "pictures" / "test").rglob("*.jpg")).rename(tmp_path / "asked.jpg")
+    (tmp_path / "pictures").rename(tmp_path / "elsewhere")
+    (tmp_path / "runs").rename(tmp_path / "others")
+    assert run("similar", image, "--model", model, "--k", 4, "--html", "page.html")[0] == 0
+    assert Path("page.html").read_text().count('src="data:image/jpeg') == 4
 
 
 @pytest.mark.parametrize(

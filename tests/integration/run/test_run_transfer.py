@@ -70,6 +70,20 @@ def test_registered_model_predicts_class_names(first: Done, folder: Path) -> Non
     )
 
 
+def test_the_model_has_its_card(first: Done, folder: Path) -> None:
+    """In the sweep's folder, the run, the registered model, and the version's description, with the test score."""
+    value = first.value
+    card = (Path(value["out"]) / value["sweep"] / "model-card.md").read_text(encoding="utf-8")
+    assert f"{100 * value['test']['metrics']['test_accuracy']:.1f}%" in card
+    assert folder.name in value["out"]
+    client = mlflow.MlflowClient(value["tracking_uri"], value["tracking_uri"])
+    version = client.get_model_version(value["registered"]["name"], value["registered"]["version"])
+    assert version.description.startswith(card[:500])
+    places = list((Path(value["out"]) / "artifacts").rglob("model-card.md"))
+    assert {"export" in place.parts or "model" in place.parts for place in places} == {True, False}  # the run's, too
+    assert {place.read_text(encoding="utf-8") for place in places} == {card}
+
+
 def test_the_same_command_again_computes_nothing(first: Done, folder: Path) -> None:
     """A sweep that is done answers with the same object, and makes no stage and no new version."""
     made = stages_made(folder / "runs")

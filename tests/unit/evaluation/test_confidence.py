@@ -40,6 +40,18 @@ def test_the_temperature_that_answers_were_made_with_is_found(factor: float) -> 
     assert before > 3 * after or factor == 1.0
 
 
+def test_a_handful_of_answers_changes_little() -> None:
+    """Six right answers by narrow margins are no reason to be sure of everything."""
+    logits = np.eye(CLASSES, dtype=np.float32)
+    found = fit_confidence(Confidence().of_logits(logits), np.arange(CLASSES), np.ones(CLASSES, bool), votes=False)
+    assert 0.3 < found.temperature < 1.0
+    many = np.tile(logits, (200, 1))
+    sure = fit_confidence(
+        Confidence().of_logits(many), np.tile(np.arange(CLASSES), 200), np.ones(1200, bool), votes=False
+    )
+    assert sure.temperature < 0.2
+
+
 def test_votes_for_nothing_but_the_winner_become_what_they_are_worth() -> None:
     """One neighbour is always sure; fitted, it says how often it is right, and what it never said is possible."""
     rng = np.random.default_rng(0)

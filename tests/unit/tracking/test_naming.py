@@ -90,6 +90,11 @@ def test_models_of_older_versions_go_on_under_their_names(tracking: Tracking, cl
     assert newest_model(tracking, "transfer") == "carsweep-transfer"
     assert register(client, "demo-cars") == "carsweep-transfer"
     assert register(client, "cars") == "carsweep-transfer-cars"
+    with pytest.raises(TrackingError, match="which has transfer's"):
+        register(client, "cars", "carsweep-transfer", "scratch")
+    assert (
+        register(client, "cars", "carsweep-transferred") == newest_model(tracking, "transfer") == "carsweep-transferred"
+    )
 
 
 def test_the_name_that_was_given_is_kept_with_the_spec_and_changes_no_trial() -> None:
