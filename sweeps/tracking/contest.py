@@ -89,6 +89,7 @@ class Contest:
         self.limits, self._files, self._scratch = limits or Demands(), files, scratch
         self._exports: dict[str, Path] = {}
         self.was_evaluated = False  # the champion, for this contest
+        self.milliseconds: float | None = None  # that an answer of the challenger took
 
     def signature_of(self, version: str) -> ModelSignature:
         """Return what a version answers; raises a Refusal where that cannot be read."""

@@ -216,7 +216,7 @@ def _calibrated(contest: Contest) -> str:
         raise NotAsked("The champion's answers to the new images have no probabilities.")
     for version, one in zip((contest.challenger, str(contest.champion)), answers, strict=True):
         shares = contest.shares_of(version)
-        if shares is None:
+        if shares is None or not ((one.predicted >= 0) & (one.predicted < shares.shape[1])).all():
             raise NotAsked(f"The stored answers of version {version} have no probabilities.")
         errors.append(calibration(shares[np.arange(len(shares)), one.predicted], one.hits))
     ours, theirs = errors
@@ -242,25 +242,16 @@ def _within(option: str, value: float, limit: float | None, unit: str) -> str:
     return f"{value:.1f} {unit} of at most {limit:g}"
 
 
-def _fast_enough(contest: Contest) -> str:
-    limit = contest.limits.max_ms
-    return _within("--max-ms", _probed(contest, _TIMED)[1] if limit is not None else 0.0, limit, "ms")
-
-
 def _loads(contest: Contest) -> str:
-    columns, _ = _probed(contest, 0)
-    return f"one row of {columns} columns in a process of its own"
-
-
-def _probed(contest: Contest, timed: int) -> tuple[int, float]:
-    """Load the challenger in a clean process; return its number of columns, and milliseconds an image."""
-    uri = f"models:/{contest.model}/{contest.challenger}"
+    """Load the challenger in a clean process, and measure how fast it answers where a limit is given."""
+    uri, timed = f"models:/{contest.model}/{contest.challenger}", 0 if contest.limits.max_ms is None else _TIMED
     wanted = [column.name for column in contest.signature_of(contest.challenger).outputs]
     root = contest.export_of(contest.challenger).parents[1]
     command = [sys.executable, "-P", "-c", _PROBE, str(root), str(timed)]
     run = partial(subprocess.run, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
     try:
         with tempfile.TemporaryDirectory() as folder:
+            # What it is loaded from stays as it is: no compiled code is written beside it.
             done = run(command, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}, cwd=folder)
         columns, rows, probability, milliseconds = json.loads(done.stdout.strip().splitlines()[-1])
     except subprocess.TimeoutExpired:
@@ -273,7 +264,14 @@ def _probed(contest: Contest, timed: int) -> tuple[int, float]:
             f"{uri} must answer one image with one row of {', '.join(wanted)} and a probability in 0..1, got {rows} of "
             f"{', '.join(map(str, columns))} and {probability}. {ANEW}"
         )
-    return len(columns), milliseconds
+    contest.milliseconds = milliseconds if timed else None
+    return f"one row of {len(columns)} columns, in a process of its own"
+
+
+def _fast_enough(contest: Contest) -> str:
+    if contest.limits.max_ms is not None and contest.milliseconds is None:
+        raise NotAsked("It does not load.")
+    return _within("--max-ms", contest.milliseconds or 0.0, contest.limits.max_ms, "ms")
 
 
 GATES: list[Gate] = [
