@@ -72,6 +72,8 @@ CASES = {
     "predict": Case(["transfer", "pictures/test"], ["transfer", "nowhere"]),
     "similar": Case(["pictures/test", "--model", "kept"], ["nowhere"]),
     "promote": Case(["transfer", "--dry-run"], ["transfr"]),
+    "history": Case(["transfer"], ["transfr"], looks=True),
+    "rollback": Case(["transfer", "--to", "1"], ["transfr"]),
     "gc": Case(["--disk", "1GB"], ["--keep", "2"]),
     "delete": Case(["mine", "--dry-run"], ["mien"]),
     "tracking repair": Case(["mine"], ["mien"]),
