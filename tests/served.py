@@ -86,7 +86,7 @@ class Server:
             answer = connection.getresponse()
             found = answer.read()
             told = {name.lower(): value for name, value in answer.getheaders()}
-            is_json = told.get("content-type", "").startswith("application/json")
+            is_json = found.strip() and told.get("content-type", "").startswith("application/json")
             return answer.status, told, json.loads(found) if is_json else found
         finally:
             connection.close()

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
 from carcls.evaluation.calibration import expected_error
 
@@ -102,6 +101,8 @@ def fit_confidence(
         hits: whether the answers are right, bool [n].
         votes: whether they are shares of votes.
     """
+    from scipy.optimize import minimize  # which a served model does without
+
     rows = np.arange(len(labels))
     logits = np.log(np.clip(probabilities, LEAST, 1)).astype(np.float32)
 

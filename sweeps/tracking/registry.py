@@ -34,6 +34,11 @@ from sweeps.tracking.updates import logged
 
 # What carcls needs to serve a model; MLflow's own inference would load the model in another process to find out.
 _NEEDED = ("mlflow", "torch", "torchvision", "timm", "safetensors", "numpy", "pandas", "pillow", "pydantic", "filelock")
+# A grey picture of 8 × 8 pixels: the form in which most clients send images.
+_EXAMPLE = (
+    "data:image/png;base64,"
+    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR4nGNsYIAAJgaKGAAmCACQXTClHgAAAABJRU5ErkJggg=="
+)
 # On versions whose model was trained on the validation images too.
 REFIT = "refit"
 
@@ -224,14 +229,16 @@ def signature_of(family: str) -> ModelSignature:
     columns |= {"top_labels": texts, "top_probabilities": numbers}
     if FAMILIES[family].neighbours:
         columns |= {"neighbour_images": texts, "neighbour_labels": texts, "neighbour_distances": numbers}
+    columns["error"] = DataType.string
     return ModelSignature(inputs=None, outputs=Schema([ColSpec(kind, name) for name, kind in columns.items()]))
 
 
 def description_of(family: str) -> str:
     """Return what a family's models accept and answer, for people."""
     return (
-        "Accepts image paths (one, a list, a Series), arrays uint8 [h, w, 3] or [b, h, w, 3] or a list of them, or a "
-        "DataFrame with the column `image` of either. Give the car's box cut out where the training data had boxes. "
+        "Accepts image paths, bytes of files, base64 of them, data URLs, arrays and nested lists of pixels [h, w, 3]; "
+        "one, a list, or a DataFrame with the column `image`. Behind a scoring server paths are read only in a folder "
+        "that CARSWEEP_READ_FOLDER names. Give the car's box cut out where the training data had boxes. "
         f"Returns one row an image: {', '.join(signature_of(family).outputs.input_names())}."
     )
 
@@ -244,7 +251,6 @@ def _log_model(
     Returns MLflow's ``ModelInfo`` and the checksums of the files that were handed over.
     """
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
-        # MLflow would like an input example; the signature says what can be said.
         warnings.simplefilter("ignore")
         # One file that Python imports from; a server would get a request for each file of a folder.
         package, archive = Path(carcls.__file__).parent, Path(folder) / "carcls.zip"
@@ -266,6 +272,7 @@ def _log_model(
             code_paths=[str(archive)],
             pip_requirements=requirements(),
             signature=signature,
+            input_example={"image": [_EXAMPLE]},
             metadata={"accepts": accepts},
         )
         return model, checksums((name, file) for name, file in sent.items() if file.is_file())

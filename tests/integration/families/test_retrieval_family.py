@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 from collections.abc import Iterator
 from dataclasses import replace
@@ -366,7 +367,10 @@ def test_mlflow_serves_the_exported_model(folder: Path, tmp_path: Path) -> None:
     paths = [str(data.manifest.root / data.manifest.images[row].path) for row in data.splits.test[:3]]
     pixels = np.stack([np.asarray(Image.open(path)) for path in paths])
     expected = load_export(tmp_path / "model").predict(paths)
-    for given in (paths, pixels, pd.DataFrame({"image": paths}), {"image": paths}):
+    files = [Path(path).read_bytes() for path in paths]
+    packed = [base64.b64encode(file).decode() for file in files]
+    forms = (paths, pixels, files, packed, pixels.tolist(), pixels.astype(np.int64), pixels / 255)
+    for given in (*forms, pd.DataFrame({"image": paths}), pd.DataFrame({"image": packed}), {"image": paths}):
         table = served.predict(given)
         assert list(table.columns) == signature_of("retrieval").outputs.input_names()
         assert table["label"].tolist() == [answer.label for answer in expected]
@@ -374,6 +378,10 @@ def test_mlflow_serves_the_exported_model(folder: Path, tmp_path: Path) -> None:
         assert table["neighbour_labels"].tolist() == [[n.label for n in a.neighbours] for a in expected]
         for shown, answer in zip(table["neighbour_distances"], expected, strict=True):
             assert shown == pytest.approx([n.distance for n in answer.neighbours], rel=1e-3)
+        assert table["error"].tolist() == [""] * 3
+    mixed = served.predict([packed[0], "no such file", packed[1]])
+    assert mixed["label"].tolist() == [expected[0].label, "", expected[1].label]
+    assert mixed["error"].tolist() == ["", "the file is missing", ""]
 
 
 def _split_otherwise(data: Dataset, train: list[int], validation: list[int]) -> Dataset:

@@ -1,0 +1,146 @@
+"""The registered model behind MLflow's own scoring server: every form that clients send, and nothing of its files."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+from PIL import Image
+
+from carcls.export import load_export
+from sweeps.tracking import model_code
+from sweeps.tracking.registry import signature_of
+from tests.served import Server, jpeg, picture, until, write_models
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A retrieval model and a classifier."""
+    return write_models(tmp_path_factory.mktemp("models"))
+
+
+@contextmanager
+def _scoring(model: Path, place: Path, family: str, **variables: str) -> Iterator[Server]:
+    mlflow.pyfunc.save_model(
+        place,
+        python_model=model_code.__file__,
+        artifacts={"export": str(model)},
+        pip_requirements=["torch"],
+        signature=signature_of(family),
+    )
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(place), "-p", str(port)]
+    command += ["--env-manager", "local", "-h", "127.0.0.1"]
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where MLflow finds uvicorn
+    with (place / "log.txt").open("w") as log:
+        environment = {**os.environ, "PATH": path, **variables}
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, text=True)
+    server = Server(port, process)
+    try:
+
+        def answers() -> bool:
+            assert process.poll() is None, (place / "log.txt").read_text()
+            try:
+                return server.ask("/ping")[0] == 200
+            except OSError:
+                return False
+
+        until(answers, 120)
+        yield server
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture(scope="module")
+def server(models: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The classifier, served by MLflow."""
+    with _scoring(models[1], tmp_path_factory.mktemp("scored") / "model", "transfer") as server:
+        yield server
+
+
+def _told(server: Server, sent: Mapping[str, Any]) -> list[dict[str, Any]]:
+    code, answer = server.send("/invocations", sent)
+    assert code == 200, answer
+    rows: list[dict[str, Any]] = answer["predictions"]
+    return rows
+
+
+def _bytes(kind: str, mode: str) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(picture(3)).convert(mode).save(file, kind)
+    return file.getvalue()
+
+
+def test_every_form_that_clients_send_is_answered(server: Server, models: list[Path]) -> None:
+    """Base64, data URLs, whole and floating pixels, grey, RGBA and CMYK, in all four envelopes."""
+    predictor = load_export(models[1])
+    pixels = picture(3)
+    images: dict[str, Any] = {
+        "jpeg": base64.b64encode(jpeg(3)).decode(),
+        "url": "data:image/png;base64," + base64.b64encode(_bytes("PNG", "RGB")).decode(),
+        "grey": base64.b64encode(_bytes("PNG", "L")).decode(),
+        "rgba": base64.b64encode(_bytes("PNG", "RGBA")).decode(),
+        "cmyk": base64.b64encode(_bytes("JPEG", "CMYK")).decode(),
+        "whole": pixels.tolist(),
+        "shares": (pixels / 255).round(6).tolist(),
+    }
+    for name, image in images.items():
+        (expected,) = predictor.predict([image])
+        envelopes = [
+            {"inputs": [image]},
+            {"instances": [image]},
+            {"inputs": {"image": [image]}},
+            {"dataframe_split": {"columns": ["image"], "data": [[image]]}},
+            {"dataframe_records": [{"image": image}]},
+        ]
+        for sent in envelopes:
+            (row,) = _told(server, sent)
+            assert (row["label"], row["error"]) == (expected.label, ""), (name, list(sent))
+            assert row["probability"] == pytest.approx(expected.probability, abs=1e-5)
+            assert list(row) == signature_of("transfer").outputs.input_names()
+    (row,) = _told(server, {"inputs": np.asarray(pixels[:, :, 0]).tolist()})
+    assert row["label"] == predictor.predict([pixels[:, :, 0]])[0].label
+
+
+def test_clients_learn_nothing_of_the_servers_files(server: Server, models: list[Path]) -> None:
+    """A picture, a file that is none, and one that is not there are refused alike; other images have their answers."""
+    shown = models[1].parent / "shown.jpg"
+    shown.write_bytes(jpeg(1))
+    good = base64.b64encode(jpeg(1)).decode()
+    first, *refused, last = _told(server, {"inputs": [good, str(shown), "/etc/passwd", "/no/such/file", good]})
+    assert first["label"] == last["label"] != ""
+    assert {(row["label"], row["error"]) for row in refused} == {
+        ("", "no files are read here; send the image itself, as base64 or as a data URL")
+    }
+
+
+def test_a_folder_can_be_opened_to_clients(models: list[Path], tmp_path: Path) -> None:
+    """CARSWEEP_READ_FOLDER's files are read by their names in it, those outside are not; the neighbours come, too."""
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open" / "car.jpg").write_bytes(jpeg(4))
+    (tmp_path / "closed.jpg").write_bytes(jpeg(4))
+    folder = {"CARSWEEP_READ_FOLDER": str(tmp_path / "open")}
+    with _scoring(models[0], tmp_path / "model", "retrieval", **folder) as server:
+        names = ["car.jpg", str(tmp_path / "open" / "car.jpg"), "../closed.jpg", str(tmp_path / "closed.jpg"), "gone"]
+        rows = _told(server, {"inputs": names})
+        assert [row["error"] for row in rows] == [
+            "",
+            "",
+            *["only files of the folder that is served are read"] * 2,
+            "the file is missing",
+        ]
+        assert rows[0]["neighbour_images"][0] == "train/4.jpg"
+        assert server.send("/invocations", {"nonsense": 1})[0] == 400
