@@ -19,7 +19,7 @@ from sweeps.text import Column, minute, percent, points, table_of
 if TYPE_CHECKING:
     from sweeps.tracking.gates import GateAnswer
     from sweeps.tracking.moves import Move
-    from sweeps.tracking.promotion import ChampionHistory, Promotion
+    from sweeps.tracking.promotion import ChampionHistory, Promotion, Rollback
 
 _SIZE = click.FloatRange(min=0, min_open=True)
 _POINTS = click.FloatRange(0, 100)
@@ -138,10 +138,15 @@ def rollback(streams: Streams, family: str, out: Path, tracking_uri: str | None,
 
     with Waiting(streams.notify, "loading the model and asking it for an answer …"):
         done = roll_back(store, family, ModelFiles(store), to=to, reason=reason.strip())
-    streams.answer(
-        asdict(done), f"Version {done.after} of {done.model} is the champion again, after version {done.before}."
-    )
+    streams.answer(asdict(done), _rolled_back(done))
     return DONE
+
+
+def _rolled_back(done: Rollback) -> str:
+    if done.before == done.after:
+        return f"Version {done.after} of {done.model} is the champion already."
+    after = f"after version {done.before}" if done.before else "which had none"
+    return f"Version {done.after} of {done.model} is the champion again, {after}."
 
 
 def _headline(promotion: Promotion) -> str:

@@ -7,7 +7,7 @@ FACE = {
     "contest": ("Demands",),
     "gates": ("GateAnswer",),
     "moves": ("Move",),
-    "promotion": ("ChampionHistory", "Promotion", "history", "promote", "rollback"),
+    "promotion": ("ChampionHistory", "Promotion", "Rollback", "history", "promote", "rollback"),
     "registry": ("TrialModel", "held_versions", "load_model"),
     "runs": ("hide", "runs_of"),
     "store": ("SERVER_SECONDS", "Tracking", "check_tracking", "explained", "patience"),

@@ -18,6 +18,7 @@ from typing import Any
 
 from filelock import FileLock
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
 
 from carcls.errors import TrackingError
 from sweeps.tracking.names import CHALLENGER, CHAMPION
@@ -132,7 +133,12 @@ def _claim(client: MlflowClient, name: str, own: str) -> None:
         if found and looked - since < STALE_SECONDS:
             time.sleep(0.2)
             continue
-        client.set_registered_model_tag(name, _MOVING, own)
+        try:
+            client.set_registered_model_tag(name, _MOVING, own)
+        except MlflowException:
+            if not _claimed(client, name):  # two made the tag at once, of which the database refuses one
+                raise
+            continue
         if time.monotonic() - looked <= WRITE_SECONDS:
             time.sleep(WRITE_SECONDS)
             if _claimed(client, name) == own:

@@ -59,16 +59,16 @@ class Promotion:
 
 @dataclass(frozen=True, slots=True)
 class Rollback:
-    """The champion before is champion again.
+    """The champion before is champion again; nothing moved where ``before`` is ``after``.
 
     Attributes:
         model: name of the registered model.
-        before, after: the versions that were and are champion.
+        before, after: the versions that were and are champion; there may have been none.
         reason: in the user's words; may be empty.
     """
 
     model: str
-    before: str
+    before: str | None
     after: str
     reason: str
 
@@ -160,13 +160,13 @@ def rollback(
         client, name = tracking.client(), newest_model(tracking, family)
         champion = aliases_of(tracking, name)[1]
         version = to or _before(tracking, name, champion)
-        if champion is None or version is None:
+        if version is None:
             had = (
                 f"{name} has no champion" if champion is None else f"no champion before version {champion} is recorded"
             )
             raise InputError(f"rollback must have a champion to go back to, but {had}. Name a version with --to.")
         if version == champion:
-            raise InputError(f"--to must be another version than the champion, got {version!r}. Name one before it.")
+            return Rollback(name, champion, version, reason)
         try:
             client.get_model_version(name, version)
         except MlflowException as error:
