@@ -34,11 +34,6 @@ from sweeps.tracking.updates import logged
 
 # What carcls needs to serve a model; MLflow's own inference would load the model in another process to find out.
 _NEEDED = ("mlflow", "torch", "torchvision", "timm", "safetensors", "numpy", "pandas", "pillow", "pydantic", "filelock")
-# A grey picture of 8 × 8 pixels: the form in which most clients send images.
-_EXAMPLE = (
-    "data:image/png;base64,"
-    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR4nGNsYIAAJgaKGAAmCACQXTClHgAAAABJRU5ErkJggg=="
-)
 # On versions whose model was trained on the validation images too.
 REFIT = "refit"
 
@@ -251,6 +246,7 @@ def _log_model(
     Returns MLflow's ``ModelInfo`` and the checksums of the files that were handed over.
     """
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        # MLflow would like an input example; to look at one it loads the model into this process, with PyTorch.
         warnings.simplefilter("ignore")
         # One file that Python imports from; a server would get a request for each file of a folder.
         package, archive = Path(carcls.__file__).parent, Path(folder) / "carcls.zip"
@@ -272,7 +268,6 @@ def _log_model(
             code_paths=[str(archive)],
             pip_requirements=requirements(),
             signature=signature,
-            input_example={"image": [_EXAMPLE]},
             metadata={"accepts": accepts},
         )
         return model, checksums((name, file) for name, file in sent.items() if file.is_file())
