@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from carcls.errors import shown
+from carcls.errors import mask_secrets, shown
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, JustifyMethod, RenderableType
@@ -91,6 +91,12 @@ def rough_duration(seconds: float) -> str:
         minutes = round(seconds / 60)
         return f"{minutes // 60} h {minutes % 60} min"
     return f"{seconds / _HOUR:.0f} h"
+
+
+def one_line(error: BaseException) -> str:
+    """Return the first line of an error's message, masked and cut to 200 characters."""
+    line = mask_secrets(str(error) or type(error).__name__).strip().partition("\n")[0]
+    return line if len(line) <= 200 else line[:199] + "…"
 
 
 def minute(iso: str) -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -133,3 +137,44 @@ def mirrored_sweep(out: Path, family: str, name: str, trials: int) -> list[Trial
     mirror.summarise(records, best=best.number, metrics={"test_accuracy": 0.5}, outcome=f"trial {best.number} wins")
     assert mirror.close("complete", 300.0)
     return records
+
+
+_BEGIN = """
+import os, sys, time
+from pathlib import Path
+from sweeps.tracking.moves import moving
+from sweeps.tracking import promotion
+from sweeps.tracking.store import check_tracking
+
+tracking = check_tracking(sys.argv[1], Path(sys.argv[2]))
+tracking.client()
+print("ready", flush=True)
+sys.stdin.readline()
+"""
+_ALONE = """
+for _ in range({times}):
+    with moving(tracking, "carsweep-transfer"):
+        marker = os.open("inside", os.O_CREAT | os.O_EXCL)
+        time.sleep(0.02)
+        os.close(marker)
+        os.unlink("inside")
+print("done")
+"""
+
+
+def at_once(code: str, tracking: Tracking, count: int) -> list[str]:
+    """Run code with ``tracking`` in so many processes that begin in the same instant; return what each prints."""
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        command = [sys.executable, "-c", _BEGIN + code, tracking.uri, folder]
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": folder}
+        running = [stack.enter_context(subprocess.Popen(command, **pipes)) for _ in range(count)]
+        assert [one.stdout.readline() for one in running] == ["ready\n"] * count
+        for one in running:
+            one.stdin.write("go\n")
+            one.stdin.flush()
+        return [one.communicate()[0].strip() for one in running]
+
+
+def alone_together(tracking: Tracking, count: int, times: int) -> list[str]:
+    """Take the lock of the aliases in processes that would notice another one in it; return what each prints."""
+    return at_once(_ALONE.format(times=times), tracking, count)

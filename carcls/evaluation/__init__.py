@@ -10,6 +10,7 @@ FACE = {
         "NO_DIFFERENCE",
         "PairedComparison",
         "compare_hits",
+        "difference_interval",
         "holm",
         "wilson_interval",
         "Proportion",

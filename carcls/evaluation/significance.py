@@ -109,7 +109,7 @@ def _margins(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> NDArray[np.
     return margins
 
 
-def difference_interval(first_only: int, second_only: int, images: int) -> tuple[float, float]:
+def difference_interval(first_only: int, second_only: int, images: int, z: float = Z95) -> tuple[float, float]:
     """Return Tango's score interval of the difference of two accuracies on the same images, both ends in [-1, 1].
 
     It holds every difference d that the score test does not reject, |Z(d)| ≤ z, with
@@ -127,6 +127,7 @@ def difference_interval(first_only: int, second_only: int, images: int) -> tuple
     Args:
         first_only, second_only: images that only the one, or only the other, has right.
         images: n, at least 1.
+        z: quantile of the standard normal distribution that belongs to the level; 95% unless given.
 
     >>> [round(end, 3) for end in difference_interval(1, 7, 21)]
     [-0.517, -0.026]
@@ -138,7 +139,7 @@ def difference_interval(first_only: int, second_only: int, images: int) -> tuple
         share = math.sqrt(max(0.0, half**2 + second_only * middle / (2 * images))) - half
         distance = first_only - second_only - images * difference
         # Not divided: where the variance is 0, every difference but the one seen is rejected.
-        return distance**2 > Z95**2 * max(0.0, images * (2 * share + middle))
+        return distance**2 > z**2 * max(0.0, images * (2 * share + middle))
 
     def end(outside: float) -> float:
         inside = (first_only - second_only) / images

@@ -52,7 +52,7 @@ def write_export(
     confidence: Confidence | None = None,
     thumbnails: Sequence[bytes] = (),
 ) -> None:
-    """Write ``classifier`` into ``folder``, which is made when missing; an older export there is replaced.
+    """Write ``classifier`` into ``folder``, which is made when missing but for its parent; an older export is replaced.
 
     Args:
         config: of the trial that trained it.
@@ -64,7 +64,7 @@ def write_export(
         thumbnails: JPEGs of these images, [g]; none where nobody is to see them.
     """
     assert len(classes) == classifier.head.out_features
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)  # a sweep's folder that vanished is not to come back with a model alone
     # The description comes last and goes first: a folder with one is whole.
     for name in (DESCRIPTION_NAME, GALLERY_NAME, THUMBNAILS_NAME):
         (folder / name).unlink(missing_ok=True)

@@ -107,7 +107,8 @@ def trials_text(state: SweepState) -> list[str]:
     """Write how many trials have ended, how long the session has run, and how long the rest takes."""
     total = plural(state.spec.trials + state.spec.extent.runs, "trial")
     to_go = [f"about {duration(state.seconds_left)} to go"] if state.seconds_left > 0 and not state.is_over else []
-    return [f"{state.status.ended if state.status else 0} of {total}", duration(state.seconds), *to_go]
+    # Before the first event nobody knows how many a sweep that goes on has ended.
+    return [f"{state.status.ended} of {total}" if state.status else total, duration(state.seconds), *to_go]
 
 
 def best_text(state: SweepState) -> list[str]:

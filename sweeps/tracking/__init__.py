@@ -3,8 +3,11 @@
 FACE = {
     "compat": ("pages_server", "reads_views", "remove_files"),
     "mirror": ("Mirror", "mirror_of"),
-    "models": ("FoundModel", "export_at", "find_model", "models_in_use"),
-    "promotion": ("Promotion", "promote"),
+    "models": ("FoundModel", "ModelFiles", "export_at", "find_model", "models_in_use"),
+    "contest": ("Demands",),
+    "gates": ("GateAnswer",),
+    "moves": ("Move",),
+    "promotion": ("ChampionHistory", "Promotion", "Rollback", "history", "promote", "rollback"),
     "registry": ("TrialModel", "held_versions", "load_model"),
     "runs": ("hide", "runs_of"),
     "store": ("SERVER_SECONDS", "Tracking", "check_tracking", "explained", "patience"),

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Literal
 
 from carcls.errors import TrackingError
 from sweeps.spec.sweep_file import job_of, read_file, text_with_id
+from sweeps.text import one_line
 from sweeps.tracking.names import NOTE, STATE
 from sweeps.tracking.provenance import PACKAGES, Surroundings, code_tags, dataset_input, packages
 from sweeps.tracking.runs import SweepRuns
-from sweeps.tracking.store import Tracking, explained, one_line
+from sweeps.tracking.store import Tracking, explained
 from sweeps.tracking.updates import INTERRUPTED, STATUS, Update, Ways, logged
 from sweeps.tracking.views import view_of
 from sweeps.tracking.words import sweep_text

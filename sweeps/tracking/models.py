@@ -19,15 +19,16 @@ from carcls.errors import InputError, nearest
 from carcls.evaluation.predictions import StoredPredictions
 from carcls.evaluation.significance import NO_DIFFERENCE, compare_hits
 from carcls.stages import StageStore
-from sweeps.text import percent, plural
-from sweeps.tracking.evaluation import stored_answers
+from sweeps.text import one_line, percent, plural
+from sweeps.tracking.evaluation import answers_on, stored_answers
 from sweeps.tracking.names import CHALLENGER, CHAMPION, VALIDATION, VALIDATION_IMAGES
 from sweeps.tracking.naming import models_of
-from sweeps.tracking.store import Tracking, explained, one_line, patience
+from sweeps.tracking.store import Tracking, explained, patience
 
 if TYPE_CHECKING:
     import torch
 
+    from carcls.data.dataset import Dataset
     from carcls.export import Predictor
 
 DOWNLOADED = "downloaded-model"
@@ -235,3 +236,34 @@ def _downloaded(tracking: Tracking, place: str, out: Path) -> Path:
 
     key = {"store": tracking.shown_uri, "files": place}
     return StageStore(out.absolute() / "stages").get_or_make(DOWNLOADED, key, download)
+
+
+class ModelFiles:
+    """What a promotion asks of the models' files.
+
+    Args:
+        tracking: from ``check_tracking``.
+        out: folder of runs, with the data of its sweeps; None evaluates no model on data that has grown.
+    """
+
+    def __init__(self, tracking: Tracking, out: Path | None = None) -> None:
+        self._tracking, self._out = tracking, out.absolute() if out else None
+
+    def export_of(self, name: str, version: str, scratch: Path) -> Path:
+        """Return the folder of a version's export, of a server's a copy in ``scratch``; errors as ``find_model``."""
+        return find_model(self._tracking, f"{name}/{version}", out=scratch).folder
+
+    def data_of(self, sweep: str, test_images: str) -> Dataset | None:
+        """Return the data of a sweep, if its test images have this digest."""
+        from carcls.data.dataset import Dataset
+
+        if self._out is None or not sweep or not (self._out / sweep / "dataset.json").is_file():
+            return None
+        data = Dataset.load(self._out / sweep / "dataset.json")
+        return data if data.test_digest == test_images else None
+
+    def answers_on(self, name: str, version: str, data: Dataset) -> StoredPredictions:
+        """Return a version's answers to the test images of ``data``; see ``answers_on``."""
+        assert self._out is not None
+        model = find_model(self._tracking, f"{name}/{version}", out=self._out)
+        return answers_on(self._tracking, model, data, StageStore(self._out / "stages"))

@@ -1,24 +1,26 @@
-"""The way from challenger to champion: asked by gates, recorded, moved (docs/promotion.md)."""
+"""The way from challenger to champion, and back: asked by gates, recorded, moved (docs/promotion.md)."""
 
 from __future__ import annotations
 
-import getpass
-import json
-from contextlib import suppress
+import tempfile
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import mlflow
+from mlflow.exceptions import MlflowException
 
+from carcls.errors import InputError
 from carcls.evaluation.significance import LEVEL, NO_DIFFERENCE, PairedComparison
-from sweeps.tracking.gates import GATES, Contest, Refusal
-from sweeps.tracking.names import CHALLENGER, CHAMPION
+from sweeps.tracking.contest import Contest, Demands
+from sweeps.tracking.gates import GATES, GateAnswer, ask
+from sweeps.tracking.moves import PROMOTION, REFUSAL, ROLLBACK, Move, aliases_of, moves_of, moving, record
 from sweeps.tracking.naming import newest_model
 from sweeps.tracking.store import Tracking, explained, patience
 
-PROMOTION_TAG, REFUSAL_TAG = "carsweep.promotion", "carsweep.refusal"
+if TYPE_CHECKING:
+    from sweeps.tracking.models import ModelFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +31,15 @@ class Promotion:
         family, model: whose; the name of the registered model, the newest of the family's.
         challenger, champion: versions before the move; None where there is none.
         dry_run: whether nothing was to be changed.
-        verdict: ``first champion``, ``better``, ``no difference shown`` or ``already champion``; otherwise ``worse``
-            or ``refused``.
+        verdict: ``first champion``, ``better``, ``no difference shown``, ``within the margin``, ``forced`` or ``already
+            champion``; otherwise ``worse`` or ``refused``.
         reason: one sentence, with the remedy where there is one.
-        gate: name of the gate that refused; empty where none did.
-        comparison: the challenger (first) with the champion (second) on the same test images; None for ``refused``.
+        gate: name of the first gate that refused; empty where none did.
+        comparison: the challenger (first) with the champion (second) on the same test images; None where there is none.
         accepted: whether the challenger may be champion, or is.
         moved: whether the alias was moved; never in a dry run.
+        gates: what each gate said; empty where none was asked.
+        forced: why it was to move whatever the gates say, in the user's words; empty otherwise.
     """
 
     family: str
@@ -49,19 +53,66 @@ class Promotion:
     comparison: PairedComparison | None = None
     accepted: bool = False
     moved: bool = False
+    gates: tuple[GateAnswer, ...] = ()
+    forced: str = ""
 
 
-def promote(tracking: Tracking, family: str, *, dry_run: bool = False) -> Promotion:
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """The champion before is champion again; nothing moved where ``before`` is ``after``.
+
+    Attributes:
+        model: name of the registered model.
+        before, after: the versions that were and are champion; there may have been none.
+        reason: in the user's words; may be empty.
+    """
+
+    model: str
+    before: str | None
+    after: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChampionHistory:
+    """What a family's model went through.
+
+    Attributes:
+        model: its name.
+        champion: the version that is it now, or None.
+        moves: the oldest first.
+        by_hand: whether the champion is another one than the last move made it.
+    """
+
+    model: str
+    champion: str | None
+    moves: tuple[Move, ...]
+    by_hand: bool
+
+
+def promote(
+    tracking: Tracking,
+    family: str,
+    files: ModelFiles,
+    *,
+    dry_run: bool = False,
+    limits: Demands | None = None,
+    forced: str = "",
+) -> Promotion:
     """Move the alias ``champion`` of a family's model to its challenger, if all ``GATES`` let it pass.
 
-    Judged by the answers that each sweep stored when it evaluated its winner on the test set; nothing is evaluated
-    again. Every move and every refusal is recorded in a tag of the registered model. Sets MLflow's global URIs, and
-    runs the challenger's own code in another process.
+    Judged by the answers that each sweep stored when it evaluated its winner on the test set; of data that has grown
+    the champion is evaluated on the new test images, once and counted, also in a dry run. Every move and every refusal
+    is recorded in a tag of the registered model. Sets MLflow's global URIs, and runs the challenger's own code in
+    another process.
 
     Args:
         tracking: from ``check_tracking``.
         family: whose challenger.
+        files: of the models.
         dry_run: judge, but neither move nor record.
+        limits: what is asked beyond what is always asked.
+        forced: why it moves whatever the gates say but those with ``always``; empty asks them.
 
     Raises:
         InputError: the family has no registered model here.
@@ -69,74 +120,163 @@ def promote(tracking: Tracking, family: str, *, dry_run: bool = False) -> Promot
     """
     mlflow.set_tracking_uri(tracking.uri)
     mlflow.set_registry_uri(tracking.uri)
-    with explained(tracking), patience():
+    with explained(tracking), patience(), tempfile.TemporaryDirectory() as scratch:
         name = newest_model(tracking, family)
-        aliases = _read_aliases(tracking, name)
-        asked = Promotion(family, name, *aliases, dry_run)
-        promotion = _judge(tracking, asked)
-        if promotion.accepted and not dry_run and len(set(aliases)) > 1:
-            meanwhile = "Another challenger or champion was set meanwhile. Run the same command again."
-            is_same = _read_aliases(tracking, name) == aliases
-            promotion = replace(promotion, moved=True) if is_same else replace(asked, reason=meanwhile)
-        if not dry_run and (promotion.moved or not promotion.accepted):
-            _carry_out(tracking.client(), promotion)
+        aliases = aliases_of(tracking, name)
+        asked = Promotion(family, name, *aliases, dry_run, forced=forced)
+        promotion = asked
+        if asked.challenger is None:
+            why = f"{name} has no challenger. Run `carsweep run {asked.family}`, whose winner becomes it."
+            promotion = replace(asked, reason=why)
+        elif asked.challenger == asked.champion:
+            promotion = _already(asked)
+        else:
+            contest = Contest(tracking.client(), name, asked.challenger, asked.champion, Path(scratch), limits, files)
+            promotion = _judge(asked, contest)
+        if not dry_run and promotion.verdict != _already(asked).verdict:
+            promotion = _carry_out(tracking, asked, promotion)
     return promotion
 
 
-def _read_aliases(tracking: Tracking, name: str) -> tuple[str | None, str | None]:
-    """Return the versions that are challenger and champion."""
-    held = {alias: str(version) for alias, version in tracking.client().get_registered_model(name).aliases.items()}
-    return held.get(CHALLENGER), held.get(CHAMPION)
+def rollback(
+    tracking: Tracking, family: str, files: ModelFiles, *, to: str | None = None, reason: str = ""
+) -> Rollback:
+    """Move the alias ``champion`` back to the version that was champion before, or to another one; recorded.
 
+    Args:
+        tracking: from ``check_tracking``.
+        family: whose champion.
+        files: of the models.
+        to: version; None for the one before, by the records.
+        reason: recorded.
 
-def _judge(tracking: Tracking, asked: Promotion) -> Promotion:
-    """Return what the gates say of the challenger."""
-    name, challenger, champion = asked.model, asked.challenger, asked.champion
-    if challenger is None:
-        why = f"{name} has no challenger. Run `carsweep run {asked.family}`, whose winner becomes it."
-        return replace(asked, reason=why)
-    passed = partial(replace, asked, accepted=True)
-    if challenger == champion:
-        return passed(verdict="already champion", reason=f"Version {challenger} of {name} is the champion already.")
-    contest = Contest(tracking, name, challenger, champion)
-    for gate in GATES:
+    Raises:
+        InputError: there is no such version, its files are gone or changed, or it does not load.
+        TrackingError: the store does not answer.
+    """
+    mlflow.set_tracking_uri(tracking.uri)
+    mlflow.set_registry_uri(tracking.uri)
+    with explained(tracking), patience(), tempfile.TemporaryDirectory() as scratch:
+        client, name = tracking.client(), newest_model(tracking, family)
+        champion = aliases_of(tracking, name)[1]
+        version = to or _before(tracking, name, champion)
+        if version is None:
+            had = (
+                f"{name} has no champion" if champion is None else f"no champion before version {champion} is recorded"
+            )
+            raise InputError(f"rollback must have a champion to go back to, but {had}. Name a version with --to.")
+        if version == champion:
+            return Rollback(name, champion, version, reason)
         try:
-            if gate.of_first or champion is not None:
-                gate.check(contest)
-        except Refusal as refusal:
-            numbers = contest.comparison if refusal.verdict == "worse" else None
-            return replace(asked, verdict=refusal.verdict, reason=str(refusal), gate=gate.name, comparison=numbers)
-    if champion is None:
-        return passed(verdict="first champion", reason=f"{name} had no champion, and version {challenger} answers.")
+            client.get_model_version(name, version)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            raise InputError(
+                f"--to must be a version of {name}, got {version!r}, which is gone. Name another."
+            ) from error
+        contest = Contest(client, name, version, None, Path(scratch), files=files)
+        for answer in ask(contest, [gate for gate in GATES if gate.always]):
+            if answer.state == "refused":
+                raise InputError(f"Version {version} cannot be champion again: {answer.said}")
+        with moving(tracking, name):
+            if aliases_of(tracking, name)[1] != champion:
+                raise InputError(
+                    "Another champion was set meanwhile. Look at `carsweep history`, then roll back again."
+                )
+            record(client, name, ROLLBACK, {"from": champion, "to": version, "why": "rolled back", "reason": reason})
+    return Rollback(name, champion, version, reason)
+
+
+def history(tracking: Tracking, family: str) -> ChampionHistory:
+    """Return every recorded move and refusal of a family's newest registered model.
+
+    Raises:
+        InputError: the family has no registered model here.
+        TrackingError: the store does not answer.
+    """
+    with explained(tracking), patience():
+        name = newest_model(tracking, family)
+        champion = aliases_of(tracking, name)[1]
+        moves = moves_of(tracking.client(), name)
+    made = [move.after for move in moves if move.kind != REFUSAL]
+    return ChampionHistory(name, champion, moves, champion != (made[-1] if made else None))
+
+
+def _before(tracking: Tracking, name: str, champion: str | None) -> str | None:
+    """Return the champion before: whom it replaced when it was promoted, or the last one recorded if set by hand."""
+    moves = [move for move in moves_of(tracking.client(), name) if move.kind != REFUSAL]
+    if moves and moves[-1].after != champion:
+        return moves[-1].after
+    promoted = [move.before for move in moves if move.kind == PROMOTION and move.after == champion]
+    return promoted[-1] if promoted else None
+
+
+def _already(asked: Promotion) -> Promotion:
+    reason = f"Version {asked.challenger} of {asked.model} is the champion already."
+    return replace(asked, accepted=True, verdict="already champion", reason=reason)
+
+
+def _judge(asked: Promotion, contest: Contest) -> Promotion:
+    """Return what the gates say of the challenger; all are asked."""
+    answers = tuple(ask(contest, GATES))
+    asked, refusals = replace(asked, gates=answers), [answer for answer in answers if answer.state == "refused"]
+    compared = contest.comparison if "comparison" in vars(contest) else None
+    if refusals:
+        first = next((one for one in refusals if one.always), refusals[0]) if asked.forced else refusals[0]
+        if not asked.forced or first.always:
+            verdict, reason = first.verdict, first.said
+            return replace(asked, verdict=verdict, reason=reason, gate=first.gate, comparison=compared)
+        names = ", ".join(one.gate for one in refusals)
+        why = f"Forced, although refused by {names}: {asked.forced}"
+        return replace(asked, accepted=True, verdict="forced", reason=why, gate=first.gate, comparison=compared)
+    passed = partial(replace, asked, accepted=True, comparison=compared)
+    challenger, champion = asked.challenger, asked.champion
+    if champion is None or compared is None:
+        return passed(
+            verdict="first champion", reason=f"{asked.model} had no champion, and version {challenger} answers."
+        )
     verdict, why = NO_DIFFERENCE, f"No difference shown between version {challenger} and the champion, {champion}."
-    if contest.comparison.p_value <= LEVEL:
+    if compared.p_value <= LEVEL and compared.difference > 0:
         verdict = "better"
         why = f"Version {challenger} has significantly more of the test images right than version {champion}."
-    return passed(verdict=verdict, reason=why, comparison=contest.comparison)
+    elif compared.p_value <= LEVEL and compared.difference < 0:
+        verdict = "within the margin"
+        why = f"Version {challenger} has fewer of the test images right than version {champion}, within --margin."
+    return passed(verdict=verdict, reason=why)
 
 
-def _carry_out(client: mlflow.MlflowClient, promotion: Promotion) -> None:
-    """Record a refusal, or a move, since MLflow keeps no history of aliases; then move.
+def _carry_out(tracking: Tracking, asked: Promotion, judged: Promotion) -> Promotion:
+    """Record a refusal, or make the move, if the aliases still are what was judged."""
+    client, name = tracking.client(), asked.model
+    if not judged.accepted:
+        record(client, name, REFUSAL, _entry(judged))
+        return judged
+    with moving(tracking, name):
+        now = aliases_of(tracking, name)
+        if now == (asked.challenger, asked.champion):
+            moved = replace(judged, moved=True)
+            record(client, name, PROMOTION, _entry(moved))
+            return moved
+        if now[1] == asked.challenger:
+            return _already(asked)
+        meanwhile = "Another challenger or champion was set meanwhile. Run the same command again."
+        late = replace(asked, reason=meanwhile)
+        record(client, name, REFUSAL, _entry(late))
+        return late
 
-    So a record without its move can be seen; a move without its record could not.
-    """
-    now, user, name = datetime.now(UTC), "unknown", promotion.model
-    with suppress(OSError, KeyError, ImportError):  # a container may know no name for its user
-        user = getpass.getuser()
-    entry: dict[str, Any] = {
-        "at": now.isoformat(timespec="seconds"),
-        "by": user,
+
+def _entry(promotion: Promotion) -> dict[str, object]:
+    """Return what the record of a promotion says."""
+    refused = [answer.gate for answer in promotion.gates if answer.state == "refused"]
+    return {
         "from": promotion.champion,
         "to": promotion.challenger,
         "verdict": promotion.verdict,
         "gate": promotion.gate,
         "why": promotion.reason,
+        "reason": promotion.forced,
+        "forced": refused if promotion.verdict == "forced" else [],
         "numbers": asdict(promotion.comparison) if promotion.comparison else None,
+        "gates": {answer.gate: f"{answer.state}: {answer.said}".rstrip(": ") for answer in promotion.gates},
     }
-    kind = PROMOTION_TAG if promotion.moved else REFUSAL_TAG
-    # To the microsecond, so that no record takes another's place.
-    client.set_registered_model_tag(name, f"{kind}.{now:%Y%m%dT%H%M%S.%fZ}", json.dumps(entry))
-    if promotion.moved:
-        client.set_registered_model_alias(name, CHAMPION, promotion.challenger)
-        client.set_model_version_tag(name, promotion.challenger, "promoted_at", entry["at"])
-        client.set_model_version_tag(name, promotion.challenger, "promoted_over", promotion.champion or "none")

@@ -25,7 +25,7 @@ from carcls.errors import mask_secrets
 from sweeps.results.result import Registered
 from sweeps.tracking.challenge import judge
 from sweeps.tracking.compat import remove_files, store_in_use
-from sweeps.tracking.gates import champion_beside
+from sweeps.tracking.contest import FILES_TAG, champion_beside, checksums
 from sweeps.tracking.names import CHALLENGE, CHALLENGER, PREDICTIONS, SWEEP_ID, TRIAL, VALIDATION, of_sweep
 from sweeps.tracking.naming import claim_name
 from sweeps.tracking.runs import KnownRun, SweepRuns
@@ -34,11 +34,6 @@ from sweeps.tracking.updates import logged
 
 # What carcls needs to serve a model; MLflow's own inference would load the model in another process to find out.
 _NEEDED = ("mlflow", "torch", "torchvision", "timm", "safetensors", "numpy", "pandas", "pillow", "pydantic", "filelock")
-# A grey picture of 8 × 8 pixels: the form in which most clients send images.
-_EXAMPLE = (
-    "data:image/png;base64,"
-    "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAEElEQVR4nGNsYIAAJgaKGAAmCACQXTClHgAAAABJRU5ErkJggg=="
-)
 # On versions whose model was trained on the validation images too.
 REFIT = "refit"
 
@@ -169,12 +164,17 @@ class TrialModel:
         tags |= {SWEEP_ID: self._sweep_id, TRIAL: str(self._number)} | ({REFIT: "true"} if self._refit else {})
         about = description_of(self._family)
         with store_in_use(self._tracking.uri, self._tracking.experiment(self._family)):
-            model = _log_model(run.run_id, export, tags, signature_of(self._family), about)
+            model, files = _log_model(run.run_id, export, tags, signature_of(self._family), about)
             text = f"Car classifier, found by carsweep. {about}"
             name = claim_name(self._client, self._family, tags.get("data", ""), self._wanted, text)
             described = "\n\n".join(filter(None, (card, about)))
             self._client.create_model_version(
-                name, model.model_uri, run.run_id, tags=tags, description=described, model_id=model.model_id
+                name,
+                model.model_uri,
+                run.run_id,
+                tags=tags | {FILES_TAG: files},
+                description=described,
+                model_id=model.model_id,
             )
 
     def _challenge(self, version: ModelVersion, *, over: int) -> Registered:
@@ -194,7 +194,7 @@ class TrialModel:
                 client.set_registered_model_alias(name, CHALLENGER, number)
         holder = str(client.get_registered_model(name).aliases.get(CHALLENGER, ""))
         alias, uri = (CHALLENGER, f"@{CHALLENGER}") if holder == number else ("", f"/{number}")
-        beside = champion_beside(self._tracking, name, number)
+        beside = champion_beside(client, name, number)
         return Registered(name, number, alias, f"models:/{name}{uri}", beside, holder, said)
 
     def _remove_half_made(self) -> None:
@@ -238,9 +238,15 @@ def description_of(family: str) -> str:
     )
 
 
-def _log_model(run_id: str, export: Path, tags: dict[str, str], signature: ModelSignature, accepts: str) -> Any:
-    """Log the export as a model made of code and tensors, with no pickle; return MLflow's ``ModelInfo``."""
+def _log_model(
+    run_id: str, export: Path, tags: dict[str, str], signature: ModelSignature, accepts: str
+) -> tuple[Any, str]:
+    """Log the export as a model made of code and tensors, with no pickle.
+
+    Returns MLflow's ``ModelInfo`` and the checksums of the files that were handed over.
+    """
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+        # MLflow would like an input example; to look at one it loads the model into this process, with PyTorch.
         warnings.simplefilter("ignore")
         # One file that Python imports from; a server would get a request for each file of a folder.
         package, archive = Path(carcls.__file__).parent, Path(folder) / "carcls.zip"
@@ -248,20 +254,23 @@ def _log_model(run_id: str, export: Path, tags: dict[str, str], signature: Model
             for file in sorted(package.rglob("*.py")):
                 packed.write(file, file.relative_to(package.parent))
         # Of Model and not of pyfunc, because that would open the trial's run again.
-        return Model.log(
+        code = Path(__file__).with_name("model_code.py")
+        sent = {f"artifacts/{export.name}/{file.relative_to(export).as_posix()}": file for file in export.rglob("*")}
+        sent |= {f"code/{archive.name}": archive, code.name: code}
+        model = Model.log(
             artifact_path=None,
             name="model",
             flavor=mlflow.pyfunc,
             run_id=run_id,
             tags=tags,
-            python_model=str(Path(__file__).with_name("model_code.py")),
+            python_model=str(code),
             artifacts={"export": str(export)},
             code_paths=[str(archive)],
             pip_requirements=requirements(),
             signature=signature,
-            input_example={"image": [_EXAMPLE]},
             metadata={"accepts": accepts},
         )
+        return model, checksums((name, file) for name, file in sent.items() if file.is_file())
 
 
 def requirements() -> list[str]:

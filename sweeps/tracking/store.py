@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from carcls.errors import CarsweepError, TrackingError, mask_secrets
+from sweeps.text import one_line
 from sweeps.tracking import compat  # before MLflow, which reads what it sets
 from sweeps.tracking.moving import mend_places
 from sweeps.tracking.names import experiment_name
@@ -158,12 +159,6 @@ def check_tracking(uri: str | None, out: Path) -> Tracking:
     with explained(tracking), patience(SERVER_SECONDS, 0):
         tracking.client().search_experiments(max_results=1)
     return tracking
-
-
-def one_line(error: BaseException) -> str:
-    """Return the first line of an error's message, masked and cut to 200 characters."""
-    line = mask_secrets(str(error) or type(error).__name__).strip().partition("\n")[0]
-    return line if len(line) <= 200 else line[:199] + "…"
 
 
 @contextmanager

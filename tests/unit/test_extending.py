@@ -34,6 +34,7 @@ from sweeps.spec.space import Range
 from sweeps.spec.spec import SweepSpec
 from sweeps.study import sampling
 from sweeps.tracking import gates, promotion, registry
+from sweeps.tracking.models import ModelFiles
 from sweeps.tracking.store import check_tracking
 from sweeps.trial import TrialRecord
 
@@ -210,7 +211,7 @@ def test_a_gate_refuses_a_promotion(tmp_path: Path) -> None:
     client.create_registered_model(name)
     version = client.create_model_version(name, source=f"file://{tmp_path}").version
     client.set_registered_model_alias(name, "challenger", version)
-    promoted = promotion.promote(store, "transfer")
+    promoted = promotion.promote(store, "transfer", ModelFiles(store))
     assert (promoted.accepted, promoted.gate) == (False, "friday")
     assert promoted.reason == "Version 1 came on a Friday. Wait until Monday."
     assert "champion" not in client.get_registered_model(name).aliases

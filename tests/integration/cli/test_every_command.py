@@ -73,6 +73,8 @@ CASES = {
     "similar": Case(["pictures/test", "--model", "kept"], ["nowhere"]),
     "export": Case(["given", "--to", "safetensors", "--model", "kept"], ["pictures", "--to", "onnx"]),
     "promote": Case(["transfer", "--dry-run"], ["transfr"]),
+    "history": Case(["transfer"], ["transfr"], looks=True),
+    "rollback": Case(["transfer", "--to", "1"], ["transfr"]),
     "gc": Case(["--disk", "1GB"], ["--keep", "2"]),
     "delete": Case(["mine", "--dry-run"], ["mien"]),
     "tracking repair": Case(["mine"], ["mien"]),

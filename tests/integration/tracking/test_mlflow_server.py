@@ -6,6 +6,7 @@ import base64
 import http.client
 import http.server
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,11 +21,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import free_port
-from tracked import all_runs_of, history, mirror_of, record, runs_of
+from tracked import all_runs_of, alone_together, at_once, history, mirror_of, record, runs_of
 
 from carcls.export import load_export
 from sweeps.spec.loading import load_spec
 from sweeps.spec.sweep_file import read_file, write_file
+from sweeps.tracking import promotion
 from sweeps.tracking.models import find_model
 from sweeps.tracking.registry import TrialModel, load_model
 from sweeps.tracking.store import Tracking, check_tracking
@@ -41,6 +43,8 @@ def server_on(port: int, folder: Path) -> Iterator[None]:
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", database.uri, "--artifacts-destination", str(folder / "artifacts")]
     environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    # For receivers on loopback, as docs/promotion.md says.
+    environment |= {"MLFLOW_WEBHOOK_ALLOWED_SCHEMES": "http", "MLFLOW_WEBHOOK_ALLOW_PRIVATE_IPS": "true"}
     with log.open("a") as file:
         server = subprocess.Popen(command, env=environment, stdout=file, stderr=file, start_new_session=True)
     try:
@@ -324,3 +328,54 @@ def test_a_server_with_a_password_opens_the_saved_view(
     assert (code, out, "must accept these credentials" in err) == (0, f"{server}\n", True)
     code, out, err = run("ui", "mine", "--out", str(tmp_path))
     assert (code, out, "--tracking-uri must be given again" in err) == (2, "", True)
+
+
+def test_moves_on_a_server_are_kept_apart_and_told(tmp_path: Path) -> None:
+    """Two rollbacks in the same instant are one move; the receiver of the documents hears of it, and of no forgery."""
+    text = (Path(__file__).parents[3] / "docs" / "promotion.md").read_text(encoding="utf-8")
+    receiver, heard, secret = free_port(), tmp_path / "heard", "only for this test"
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    with heard.open("w") as file:
+        listening = subprocess.Popen(
+            [sys.executable, "-c", code, str(receiver)],
+            env=os.environ | {"WEBHOOK_SECRET": secret},
+            stdout=file,
+        )
+    port, name = free_port(), "carsweep-transfer"
+    try:
+        with server_on(port, tmp_path):
+            tracking = check_tracking(f"http://127.0.0.1:{port}", tmp_path)
+            client = tracking.client()
+            url, events = f"http://127.0.0.1:{receiver}/", ["model_version_alias.created"]
+            client.create_webhook("champions", url, events, secret=secret)
+            client.create_registered_model(name, tags={"carsweep.family": "transfer"})
+            for _ in range(2):
+                client.create_model_version(name, source="s3://nowhere/model")
+            client.set_registered_model_alias(name, "champion", "2")
+            assert alone_together(tracking, 3, 2) == ["done"] * 3
+            assert "carsweep.moving" not in client.get_registered_model(name).tags
+            back = """
+from carcls.errors import InputError
+from sweeps.tracking.models import ModelFiles
+promotion.GATES.clear()
+try:
+    print(promotion.rollback(tracking, "transfer", ModelFiles(tracking), to="1").after)
+except InputError as error:
+    print(error)
+"""
+            said = sorted(at_once(back, tracking, 2))
+            assert said[0] == "1"
+            assert said[1] == "1" or "set meanwhile" in said[1]  # who came late finds it done
+            (move,) = promotion.history(tracking, "transfer").moves
+            assert (move.kind, move.before, move.after) == ("rollback", "2", "1")
+            deadline = time.monotonic() + 30
+            while f"{name}: version 1 is champion" not in heard.read_text() and time.monotonic() < deadline:
+                time.sleep(0.2)
+        forged = {"X-MLflow-Signature": "v1,AAAA", "X-MLflow-Timestamp": str(int(time.time()))}
+        with closing(http.client.HTTPConnection("127.0.0.1", receiver)) as connection:
+            connection.request("POST", "/", '{"data": {"name": "x", "alias": "champion", "version": "9"}}', forged)
+            assert connection.getresponse().status == 401
+        assert heard.read_text().splitlines() == [f"{name}: version {one} is champion" for one in (2, 1)]
+    finally:
+        listening.kill()
+        listening.wait()

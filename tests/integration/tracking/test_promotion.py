@@ -15,14 +15,19 @@ import pytest
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema
 from scipy.stats import binomtest
-from tracked import tracked_sweep
+from tracked import alone_together, at_once, tracked_sweep
 
+from carcls.data.config import DataConfig
+from carcls.data.dataset import prepare_dataset
 from carcls.errors import InputError
 from carcls.evaluation.significance import wilson_interval
+from carcls.stages import StageStore
 from sweeps.tracking import promotion, registry
-from sweeps.tracking.gates import GATES, Contest, Gate
+from sweeps.tracking.contest import FILES_TAG, Contest, Demands
+from sweeps.tracking.gates import GATES, Gate, GateAnswer
+from sweeps.tracking.models import ModelFiles
 from sweeps.tracking.names import PREDICTIONS
-from sweeps.tracking.promotion import Promotion, promote
+from sweeps.tracking.promotion import Promotion, history, rollback
 from sweeps.tracking.registry import TrialModel
 from sweeps.tracking.store import Tracking, check_tracking
 
@@ -52,12 +57,25 @@ def register(tracking: Tracking, export: Path, tmp_path: Path) -> Register:
     """Return a function that registers the next trial, with answers that are right but for ``wrong`` of 100."""
     labels = np.arange(IMAGES) % 7
 
-    def call(wrong: range, *, is_champion: bool = False, test_images: str = "123", first_row: int = 0) -> str:
+    def call(
+        wrong: range,
+        *,
+        is_champion: bool = False,
+        test_images: str = "123",
+        first_row: int = 0,
+        sure: float = 0.0,
+        folder: Path = export,
+    ) -> str:
         predicted, file = labels.copy(), tmp_path / PREDICTIONS
-        predicted[list(wrong)] = 7
-        np.savez(file, rows=np.arange(first_row, first_row + IMAGES), labels=labels, predicted=predicted)
+        predicted[list(wrong)] = (labels[list(wrong)] + 1) % 7
+        arrays = {"rows": np.arange(first_row, first_row + IMAGES), "labels": labels, "predicted": predicted}
+        if sure:
+            shares = np.full((IMAGES, 7), (1 - sure) / 6, np.float32)
+            shares[np.arange(IMAGES), predicted] = sure
+            arrays["probabilities"] = shares
+        np.savez(file, **arrays)
         version = TrialModel(tracking, "transfer", "s1", next(numbers)).register(
-            export,
+            folder,
             metrics={},
             test={"test_accuracy": 1 - len(wrong) / IMAGES},
             details={"data": "cars", "test_images": test_images},
@@ -69,6 +87,17 @@ def register(tracking: Tracking, export: Path, tmp_path: Path) -> Register:
 
     numbers = iter(range(4))
     return call
+
+
+def promote(tracking: Tracking, family: str, **how: Any) -> Promotion:
+    """Promote a family's challenger."""
+    return promotion.promote(tracking, family, ModelFiles(tracking), **how)
+
+
+@pytest.fixture
+def without_loading(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No gate loads the model in another process, which takes seconds; for tests of other gates."""
+    monkeypatch.setattr(promotion, "GATES", [gate for gate in GATES if gate.name != "loads"])
 
 
 def crown(tracking: Tracking, version: str) -> None:
@@ -124,6 +153,7 @@ def test_challengers_become_champion_one_after_the_other(tracking: Tracking, reg
     assert len(mlflow.pyfunc.load_model(f"models:/{NAME}@champion").predict([np.zeros((8, 8, 3), np.uint8)])) == 1
 
 
+@pytest.mark.usefixtures("without_loading")
 def test_challenger_that_is_shown_to_be_better_is_called_so(tracking: Tracking, register: Register) -> None:
     """Ten images more right and none fewer is a difference at 5%; a dry run says so and moves nothing."""
     first, _ = register(range(10), is_champion=True), register(range(0))
@@ -133,6 +163,7 @@ def test_challenger_that_is_shown_to_be_better_is_called_so(tracking: Tracking, 
     assert records(tracking, "promotion") == []
 
 
+@pytest.mark.usefixtures("without_loading")
 def test_challenger_that_is_shown_to_be_worse_is_refused(
     tracking: Tracking, register: Register, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
 ) -> None:
@@ -157,12 +188,41 @@ def test_challenger_that_is_shown_to_be_worse_is_refused(
 
 def test_challenger_that_cannot_be_loaded_is_refused(tracking: Tracking, register: Register, template: Path) -> None:
     """A model whose weights are damaged never becomes champion, not even the first."""
-    model_id = tracking.client().get_model_version(NAME, register(range(0))).source.rpartition("/")[2]
+    weights_of(tracking, template, register(range(0))).write_bytes(b"damaged")
+    tracking.client().delete_model_version_tag(NAME, "1", FILES_TAG)  # as versions of an older carsweep
+    outcome = refused(tracking)
+    assert "must load and answer an image" in outcome.reason
+    assert outcome.gates[0] == GateAnswer("files", "not asked", outcome.gates[0].said)
+    assert not promote(tracking, "transfer", forced="I know.").accepted
+
+
+@pytest.mark.usefixtures("without_loading")
+def test_challenger_of_which_a_byte_was_changed_is_refused(
+    tracking: Tracking, register: Register, template: Path
+) -> None:
+    """Each file is read whole, also where loading reads samples of it; no reason forces it."""
+    register(range(10), is_champion=True)
+    weights = weights_of(tracking, template, register(range(0)))
+    with weights.open("r+b") as file:
+        file.seek(weights.stat().st_size * 2 // 3)
+        byte = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([byte[0] ^ 1]))
+    outcome = refused(tracking)
+    assert (outcome.gate, "model/model.safetensors changed" in outcome.reason) == ("files", True)
+    assert promote(tracking, "transfer", forced="I know.").gate == "files"
+    with pytest.raises(InputError, match="Version 2 cannot be champion again: The files of version 2"):
+        rollback(tracking, "transfer", ModelFiles(tracking), to="2")
+
+
+def weights_of(tracking: Tracking, template: Path, version: str) -> Path:
+    """Return the file of a registered version's weights."""
+    model_id = tracking.client().get_model_version(NAME, version).source.rpartition("/")[2]
     (weights,) = [file for file in template.rglob("model.safetensors") if model_id in file.parts]
-    weights.write_bytes(b"damaged")
-    assert "must load and answer an image" in refused(tracking).reason
+    return weights
 
 
+@pytest.mark.usefixtures("without_loading")
 def test_challenger_with_another_signature_is_refused(
     tracking: Tracking, register: Register, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +238,7 @@ def test_challenger_with_another_signature_is_refused(
 
 
 @pytest.mark.parametrize("difference", [{"test_images": "456"}, {"first_row": 5}])
+@pytest.mark.usefixtures("without_loading")
 def test_versions_tested_on_different_images_are_not_compared(
     tracking: Tracking, register: Register, difference: dict[str, Any]
 ) -> None:
@@ -204,6 +265,7 @@ def test_a_registered_version_knows_the_champion_beside_it(tracking: Tracking, r
     assert other.apart == "it was tested on other images, of cars"
 
 
+@pytest.mark.usefixtures("without_loading")
 def test_missing_predictions_are_refused(tracking: Tracking, register: Register, template: Path) -> None:
     """A champion without stored answers cannot be compared; the way out is named."""
     register(range(10), is_champion=True)
@@ -214,6 +276,7 @@ def test_missing_predictions_are_refused(tracking: Tracking, register: Register,
     assert refused(tracking).reason == f"The test predictions of version 1 are missing. {way_out}"
 
 
+@pytest.mark.usefixtures("without_loading")
 def test_pickles_in_stored_predictions_are_not_opened(tracking: Tracking, register: Register, tmp_path: Path) -> None:
     """A file from a server that would run code when it is opened is refused unopened."""
     register(range(10), is_champion=True)
@@ -233,7 +296,7 @@ def test_champion_that_changes_meanwhile_is_not_overwritten(
     def crown_another(_: Contest) -> None:
         crown(tracking, other)
 
-    monkeypatch.setattr(promotion, "GATES", [*GATES, Gate("late", "It waits for another.", crown_another)])
+    monkeypatch.setattr(promotion, "GATES", [Gate("late", "It waits for another.", crown_another)])
     outcome = promote(tracking, "transfer")
     assert not outcome.accepted
     assert "meanwhile" in outcome.reason
@@ -241,6 +304,7 @@ def test_champion_that_changes_meanwhile_is_not_overwritten(
     assert len(records(tracking, "refusal")) == 1
 
 
+@pytest.mark.usefixtures("without_loading")
 def test_model_without_challenger_is_refused(tracking: Tracking, register: Register) -> None:
     """A model whose challenger was taken away says how to get one; no model at all is a mistake of the input."""
     with pytest.raises(InputError, match="Run `carsweep run transfer` first"):
@@ -248,6 +312,204 @@ def test_model_without_challenger_is_refused(tracking: Tracking, register: Regis
     register(range(0))
     tracking.client().delete_registered_model_alias(NAME, "challenger")
     assert refused(tracking).reason.startswith(f"{NAME} has no challenger. Run `carsweep run transfer`")
+
+
+def state_of(outcome: Promotion, gate: str) -> tuple[str, str]:
+    """Return what a gate says of a challenger."""
+    return next((one.state, one.said) for one in outcome.gates if one.gate == gate)
+
+
+@pytest.mark.usefixtures("without_loading")
+def test_every_gate_is_asked_and_shown_in_80_columns(
+    register: Register, tmp_path: Path, run: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that refuses does not hide the others; each has its figures or why it is not asked."""
+    register(range(0), is_champion=True)
+    register(range(10))
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = run("promote", "transfer", "--dry-run", "--max-mb", "0.5", "--out", tmp_path)
+    lines = out.splitlines()
+    table = lines[1 : next(place for place, line in enumerate(lines) if line.startswith("On the same"))]
+    assert max(map(len, table)) <= 80  # sentences wrap in a terminal
+    assert code == 1
+    states = {gate.name: line for gate in promotion.GATES for line in lines if line.startswith(f"{gate.name} ")}
+    assert list(states) == [gate.name for gate in promotion.GATES]
+    assert "passed" in states["files"]
+    assert "refused" in states["not worse"]
+    assert "refused" in states["size"]
+    assert "not asked" in states["latency"]
+
+
+@pytest.mark.usefixtures("without_loading")
+@pytest.mark.parametrize(("margin", "verdict"), [(25.0, "within the margin"), (17.0, "worse")])
+def test_margin_is_what_the_interval_must_keep(
+    tracking: Tracking, register: Register, margin: float, verdict: str
+) -> None:
+    """Ten of 100 images fewer are shown to be fewer, 18.0 at the interval's end: enough for one margin alone."""
+    register(range(0), is_champion=True)
+    register(range(10))
+    outcome = promote(tracking, "transfer", dry_run=True, limits=Demands(margin=margin))
+    assert outcome.comparison is not None
+    assert -25 < 100 * outcome.comparison.interval[0] < -17
+    assert outcome.verdict == verdict
+    assert outcome.accepted == (verdict != "worse")
+
+
+@pytest.mark.usefixtures("without_loading")
+def test_a_class_that_falls_is_named(tracking: Tracking, register: Register) -> None:
+    """As many are right in all, but one class is lost: seven classes together show it; a class of two images cannot."""
+    register(range(0, 98, 7), is_champion=True)
+    register(range(3, 98, 7))
+    outcome = promote(tracking, "transfer", dry_run=True)
+    assert (outcome.gate, outcome.verdict) == ("each class", "refused")
+    assert state_of(outcome, "not worse")[0] == "passed"
+    assert "of 1 of 7 classes is shown to fall by more than 0 points: Make Model 2010 -100.0" in outcome.reason
+    assert promote(tracking, "transfer", dry_run=True, limits=Demands(per_class_margin=100)).accepted
+    register(range(3, 17, 7))
+    said = state_of(promote(tracking, "transfer", dry_run=True), "each class")
+    assert said[0] == "passed"
+    assert said[1].startswith("most: Make Model 2010 -14.3 (")
+
+
+@pytest.mark.usefixtures("without_loading")
+def test_probabilities_may_not_be_further_off(tracking: Tracking, register: Register) -> None:
+    """Of 90 right of 100 one says 90%, the next 50%; what has no probabilities is not compared."""
+    register(range(10), is_champion=True, sure=0.9)
+    register(range(10), sure=0.5)
+    outcome = promote(tracking, "transfer", dry_run=True)
+    assert outcome.gate == "calibration"
+    assert "0.400 against 0.000" in outcome.reason
+    register(range(10))
+    outcome = promote(tracking, "transfer", dry_run=True)
+    assert (outcome.accepted, state_of(outcome, "calibration")[0]) == (True, "not asked")
+
+
+@pytest.mark.usefixtures("without_loading")
+def test_a_class_that_is_gone_is_named(tracking: Tracking, register: Register, export: Path, tmp_path: Path) -> None:
+    """The champion's classes must be there; others are welcome."""
+    folder = Path(shutil.copytree(export, tmp_path / "other"))
+    about = json.loads((folder / "model.json").read_text())
+    about["classes"][0] = "Unheard Of"
+    (folder / "model.json").write_text(json.dumps(about))
+    register(range(10), is_champion=True)
+    register(range(0), folder=folder)
+    outcome = promote(tracking, "transfer", dry_run=True)
+    assert (outcome.gate, "Make Model 2007 is gone" in outcome.reason) == ("classes", True)
+
+
+@pytest.mark.usefixtures("without_loading")
+def test_more_columns_than_the_champions_are_welcome(
+    tracking: Tracking, register: Register, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever reads the champion's finds them."""
+    register(range(10), is_champion=True)
+    more = [*registry.signature_of("transfer").outputs.inputs, ColSpec(DataType.double, "doubt")]
+    monkeypatch.setattr(registry, "signature_of", lambda _: ModelSignature(outputs=Schema(more)))
+    register(range(0))
+    said = state_of(promote(tracking, "transfer", dry_run=True), "signature")
+    assert said == ("passed", f"all {len(more) - 1} columns of the champion, and 1 more")
+
+
+def test_speed_is_measured_where_a_limit_is_given(tracking: Tracking, register: Register) -> None:
+    """No answer takes less than a microsecond."""
+    register(range(0))
+    outcome = promote(tracking, "transfer", dry_run=True, limits=Demands(max_ms=0.001))
+    assert outcome.gate == "latency"
+    assert state_of(outcome, "loads")[0] == "passed"
+
+
+@pytest.mark.usefixtures("without_loading")
+def test_a_forced_move_is_recorded_and_rolled_back(
+    tracking: Tracking,
+    register: Register,
+    tmp_path: Path,
+    run: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Force needs words; history has each move; rolling back goes to the champion before, until there is none."""
+    first, second = register(range(0), is_champion=True), register(range(10))
+    for words in (["--force"], ["--reason", "x"], ["--force", "--reason", " "]):
+        code, _, said = run("promote", "transfer", *words, "--out", tmp_path)
+        assert (code, "must be given together" in said) == (2, True)
+    code, out, _ = run("promote", "transfer", "--force", "--reason", "The fair is on.", "--out", tmp_path)
+    assert (code, champion_of(tracking)) == (0, second)
+    assert "Forced, although refused by not worse: The fair is on." in " ".join(out.split())
+    (move,) = history(tracking, "transfer").moves
+    assert (move.forced, move.reason, move.before, move.after) == (("not worse",), "The fair is on.", first, second)
+
+    code, out, _ = run("rollback", "transfer", "--reason", "Complaints.", "--out", tmp_path)
+    assert (code, champion_of(tracking)) == (0, first)
+    assert out == f"Version {first} of {NAME} is the champion again, after version {second}.\n"
+    code, _, said = run("rollback", "transfer", "--out", tmp_path)
+    assert (code, "no champion before version 1 is recorded" in said) == (2, True)
+    code, _, said = run("rollback", "transfer", "--to", "9", "--out", tmp_path)
+    assert (code, "got '9', which is gone" in said) == (2, True)
+
+    code, out, _ = run("history", "transfer", "--json", "--out", tmp_path)
+    value = json.loads(out)
+    assert [(one["kind"], one["before"], one["after"]) for one in value["moves"]] == [
+        ("promotion", first, second),
+        ("rollback", second, first),
+    ]
+    assert (value["champion"], value["by_hand"], value["moves"][0]["numbers"]["second_only"]) == (first, False, 10)
+    crown(tracking, second)
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = run("history", "transfer", "--out", tmp_path)
+    assert f"{NAME}: version {second} is champion, set by hand since the last move." in " ".join(out.split())
+    assert max(map(len, out.splitlines())) <= 80
+    assert rollback(tracking, "transfer", ModelFiles(tracking)).after == first
+
+
+@pytest.mark.usefixtures("without_loading")
+def test_the_champion_answers_the_images_that_came_later(
+    tracking: Tracking, register: Register, tmp_path: Path, draw_tints: Callable[..., Path]
+) -> None:
+    """Data of the same name with other test images: the champion is evaluated on them, once and counted."""
+    out = tmp_path / "runs"
+    images, stages = draw_tints(tmp_path / "grown", 6, 4, size=(64, 64)), StageStore(out / "stages")
+    data = prepare_dataset(DataConfig(path=str(images)), stages, 64, workers=1)
+    (out / "s1").mkdir()
+    data.save(out / "s1" / "dataset.json")
+    register(range(10), is_champion=True)
+    version = tracking.client().get_model_version(NAME, register(range(0), test_images=data.test_digest))
+    rows = data.splits.test
+    np.savez(tmp_path / PREDICTIONS, rows=rows, labels=data.labels[rows], predicted=data.labels[rows])
+    tracking.client().log_artifact(version.run_id, str(tmp_path / PREDICTIONS))
+    tracking.client().set_model_version_tag(NAME, version.version, "sweep", "s1")
+    assert "Promote with the --out of the challenger's sweep" in promote(tracking, "transfer", dry_run=True).reason
+    for _ in range(2):
+        judged = promotion.promote(tracking, "transfer", ModelFiles(tracking, out), dry_run=True)
+        assert judged.comparison is not None
+        assert (judged.comparison.images, judged.comparison.first_accuracy) == (12, 1.0)
+        assert "the champion evaluated on new images" in state_of(judged, "not worse")[1]
+        assert tracking.client().get_model_version(NAME, "1").tags["test_readings"] == "2"
+
+
+@pytest.mark.usefixtures("without_loading")
+def test_two_promotions_at_once_are_one_move(tracking: Tracking, register: Register) -> None:
+    """Of processes that promote the same challenger in the same instant one moves it; the others find it moved."""
+    register(range(10), is_champion=True)
+    register(range(0))
+    said = at_once(
+        """
+from sweeps.tracking import promotion
+from sweeps.tracking.models import ModelFiles
+promotion.GATES[:] = [gate for gate in promotion.GATES if gate.name == "not worse"]
+done = promotion.promote(tracking, "transfer", ModelFiles(tracking))
+print(done.moved, done.verdict)
+""",
+        tracking,
+        3,
+    )
+    assert sorted(said).count("True better") == 1
+    assert set(said) == {"True better", "False already champion"}
+    assert len(records(tracking, "promotion")) == 1
+
+
+def test_one_process_at_a_time_moves_aliases(tracking: Tracking, register: Register) -> None:
+    """Three processes that each take the lock five times are never in it together."""
+    register(range(0))
+    assert alone_together(tracking, 3, 5) == ["done"] * 3
 
 
 def test_each_gate_is_documented() -> None:
