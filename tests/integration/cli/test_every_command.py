@@ -71,7 +71,7 @@ CASES = {
     "completion": Case(["bash"], ["tcsh"], json=False),
     "predict": Case(["transfer", "pictures/test"], ["transfer", "nowhere"]),
     "similar": Case(["pictures/test", "--model", "kept"], ["nowhere"]),
-    "export": Case(["given", "--to", "safetensors", "--model", "kept"], ["pictures", "--to", "onnx"]),
+    "export": Case(["given", "--to", "safetensors", "--model", "kept"], ["pictures", "--to", "pt2"]),
     "promote": Case(["transfer", "--dry-run"], ["transfr"]),
     "history": Case(["transfer"], ["transfr"], looks=True),
     "rollback": Case(["transfer", "--to", "1"], ["transfr"]),

@@ -19,6 +19,9 @@ from carcls.export import load_export
 from carcls.export.formats import compare_answers, onnx_runtime, write_format
 from carcls.stages import StageStore
 
+pytest.importorskip("onnxscript", reason="needs the extra onnx, which the extra test has")
+pytest.importorskip("onnxruntime", reason="needs the extra onnx, which the extra test has")
+
 Run = Callable[..., tuple[int, str, str]]
 REAL = Path(os.environ.get("CARSWEEP_REAL_CARS", "shared/data/stanford_cars"))
 

@@ -22,6 +22,9 @@ from carcls.export.formats import compare_answers, count_hits, onnx_runtime, wri
 from carcls.models.classifier import build_classifier
 from carcls.neighbours.gallery import Gallery
 
+pytest.importorskip("onnxscript", reason="needs the extra onnx, which the extra test has")
+pytest.importorskip("onnxruntime", reason="needs the extra onnx, which the extra test has")
+
 SIZE, CLASSES = 64, ("Aero Coupe 2001", "Boxer Van 2007", "Corsa Wagon 2012")
 CONFIG = TrialConfig(backbone="timm:resnet10t", weights="random", image_size=SIZE, dropout=0.5, seed=3)
 LABELS = np.arange(60) % 3
