@@ -23,6 +23,7 @@ import pytest
 from PIL import Image
 
 from carcls.config import TrialConfig
+from carcls.evaluation.confidence import Confidence
 from carcls.outcome import Measurement
 from carcls.stages import LOG, StageStore
 from sweeps.spec.space import Range
@@ -161,7 +162,9 @@ def draw_pictures(root: Path, classes: int = 4, train: int = 10, test: int = 4) 
     return root
 
 
-def export_with_gallery(folder: Path, pictures: Path, *, thumbnails: bool = False) -> Path:
+def export_with_gallery(
+    folder: Path, pictures: Path, *, thumbnails: bool = False, confidence: Confidence | None = None
+) -> Path:
     """Export a small random network whose gallery has the training pictures that ``draw_pictures`` drew."""
     from carcls.export import read_pixels, write_export
     from carcls.export.engines import TorchEngine
@@ -177,7 +180,8 @@ def export_with_gallery(folder: Path, pictures: Path, *, thumbnails: bool = Fals
     labels = np.array([classes.index(image.parent.name) for image in images])
     names = tuple(image.relative_to(pictures).as_posix() for image in images)
     gallery = replace(Gallery.fitted(config, embeddings, labels), images=names)
-    more = {"thumbnails": [image.read_bytes() for image in images]} if thumbnails else {}
+    more: dict[str, Any] = {"thumbnails": [image.read_bytes() for image in images]} if thumbnails else {}
+    more["confidence"] = confidence
     details = {"sweep": "mine"}
     write_export(folder, classifier, config, classes=classes, margin=0.0, details=details, gallery=gallery, **more)
     return folder

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from carcls.config import Distance
 from carcls.errors import InputError, UnreadableImage
 from carcls.evaluation.confidence import Confidence
 from carcls.export.inputs import EVERY_FILE, Files, ImageLike, read_pixels
@@ -142,6 +143,24 @@ class Predictor:
             readable = [square for square in part if not isinstance(square, UnreadableImage)]
             said = iter(self.explain(self.engine(np.stack(readable)), top, least) if readable else [])
             yield from (each if isinstance(each, UnreadableImage) else next(said) for each in part)
+
+    def asking(self, k: int | None = None, distance: Distance | None = None) -> Predictor:
+        """Return the model with another k or distance of its neighbours; None leaves one as it is.
+
+        The probabilities of another choice than the model's own are shares of votes: what was fitted on the validation
+        answers says nothing of them.
+
+        Args:
+            k: 1 to the number of images in the gallery, which the model must have.
+            distance: by which they are the nearest.
+        """
+        gallery = self.gallery
+        assert gallery is not None
+        changes = {"k": k or gallery.config.k, "distance": distance or gallery.config.distance}
+        config = gallery.config.model_copy(update=changes)
+        if config == gallery.config:
+            return self
+        return replace(self, gallery=replace(gallery, config=config), confidence=Confidence())
 
     def threshold(self, precision: float) -> float:
         """Return the confidence, in [0, 1], at which that share of the validation answers was right.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, get_args
 
 import numpy as np
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from carcls.config import Distance
 from carcls.errors import InputError
-from carcls.evaluation.confidence import Confidence
 from carcls.export import Prediction, Predictor
 from carcls.serving.saliency import saliency
 
@@ -55,25 +54,21 @@ class Served:
         return 0 if gallery is None else min(MOST_K, len(gallery.images))
 
     def asked(self, k: int | None, distance: str | None) -> Predictor:
-        """Return the model with another k or distance; its probabilities are shares of votes then, not calibrated.
+        """Return the model with another k or distance, as ``Predictor.asking``.
 
         Raises:
             InputError: it has no gallery, or they are out of range.
         """
-        predictor, gallery = self.predictor, self.predictor.gallery
         if k is None and distance is None:
-            return predictor
-        if gallery is None:
+            return self.predictor
+        if not self.most_k:
             raise InputError(f"k and distance are of models with neighbours; {self.title} has none. Leave them out.")
         if k is not None and not 1 <= k <= self.most_k:
             raise InputError(f"k must be 1 to {self.most_k}, got {k}.")
-        if distance is not None and distance not in get_args(Distance):
+        known = next((one for one in get_args(Distance) if one == distance), None)
+        if distance is not None and known is None:
             raise InputError(f"distance must be {' or '.join(get_args(Distance))}, got {distance!r}.")
-        changes = {"k": k or gallery.config.k, "distance": distance or gallery.config.distance}
-        config = gallery.config.model_copy(update=changes)
-        if config == gallery.config:
-            return predictor
-        return replace(predictor, gallery=replace(gallery, config=config), confidence=Confidence())
+        return self.predictor.asking(k, known)
 
     def answer(
         self, predictor: Predictor, pixels: NDArray[np.uint8], *, top: int, least: float, looked: bool

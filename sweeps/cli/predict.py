@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,9 @@ def predict(
 def _parted(words: Sequence[str], model: str | None) -> tuple[str | None, Sequence[str]]:
     """Return the model and the paths that are meant: a first word that is a family is one, whatever files there are."""
     family, paths = (words[0], words[1:]) if words[0] in FAMILIES else (None, words)
+    near = get_close_matches(words[0], FAMILIES, n=1)
+    if family is None and near and len(words) > 1 and not Path(words[0]).exists():
+        raise click.UsageError(f"{words[0]!r} is neither a family nor a file. Did you mean {near[0]}?")
     if family and model:
         raise click.UsageError(f"Give FAMILY or --model, not both, got {family!r} and {model!r}.")
     if not paths:

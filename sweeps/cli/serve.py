@@ -6,6 +6,7 @@ import ipaddress
 import signal
 import socket
 from collections.abc import Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,7 @@ def serve(
     with listening:
         found = _found(streams, families, named, out, tracking_uri)
         streams.notify(f"Loading {', '.join(map(str, found))} …")
-        _run(streams, [_served(one) for one in found], listening, host, token or "")
+        _run(streams, _served(found), listening, host, token or "")
     return DONE
 
 
@@ -105,13 +106,18 @@ def _found(
     return list({one.folder: one for one in found}.values())
 
 
-def _served(found: FoundModel) -> Served:
+def _served(found: Sequence[FoundModel]) -> list[Served]:
+    """Load the models; folders of one name, as sweeps have, are told apart by a number."""
     from carcls.serving.served import Served
 
-    scores = {about: found.tags[name] for name, about in _SCORES.items() if name in found.tags}
-    about = {name: f"{float(score):.1%}" for name, score in scores.items()}
-    key = f"{found.name}/{found.version}" if found.version else found.name
-    return Served(key, str(found) if found.version else found.name, found.load(), about)
+    models: dict[str, Served] = {}
+    for one in found:
+        scores = {about: one.tags[name] for name, about in _SCORES.items() if name in one.tags}
+        about = {name: f"{float(score):.1%}" for name, score in scores.items()}
+        own = f"{one.name}/{one.version}" if one.version else one.name
+        key = next(key for place in count(1) if (key := own if place == 1 else f"{own}-{place}") not in models)
+        models[key] = Served(key, str(one) if one.version else key, one.load(), about)
+    return list(models.values())
 
 
 def _run(streams: Streams, models: Sequence[Served], listening: socket.socket, host: str, token: str) -> None:

@@ -13,6 +13,7 @@ import click
 
 from carcls.catalog import FAMILIES
 from carcls.errors import InputError, UnreadableImage, printable
+from carcls.evaluation.confidence import Confidence
 from sweeps.cli.answers import answers_to, named, plain
 from sweeps.cli.exits import DONE, FAILED, echo
 from sweeps.cli.options import Names, options
@@ -93,19 +94,17 @@ def _code(answers: Sequence[Answer]) -> int:
 
 
 def _asking(predictor: Predictor, k: int, model: str) -> Predictor:
-    """Return the model with votes of its k nearest images.
+    """Return the model with the votes of its k nearest images as they are: calibrated, every class would have a share.
 
     Raises:
         InputError: it has no gallery, or a smaller one.
     """
-    gallery = predictor.gallery
-    if gallery is None:
+    if predictor.gallery is None:
         raise InputError(f"--model must answer with neighbours, got {model}. Name one of the family retrieval.")
-    if k > len(gallery.images):
-        raise InputError(
-            f"--k must be at most the {len(gallery.images)} images of the gallery, got {k}. Ask for fewer."
-        )
-    return replace(predictor, gallery=replace(gallery, config=gallery.config.model_copy(update={"k": k})))
+    images = len(predictor.gallery.images)
+    if k > images:
+        raise InputError(f"--k must be at most the {images} images of the gallery, got {k}. Ask for fewer.")
+    return replace(predictor.asking(k), confidence=Confidence())
 
 
 def _shortened(said: Prediction | UnreadableImage) -> Prediction | UnreadableImage:

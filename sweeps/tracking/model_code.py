@@ -21,8 +21,13 @@ if _CODE.is_file():
 
 from carcls.errors import InputError, UnreadableImage  # noqa: E402 - from the archive
 
-# Variables that MLflow's scoring servers (its own, and MLServer) give to the processes that load a model.
-_SERVERS = ("__pyfunc_model_path__", "MLSERVER_MODEL_URI", "MLSERVER_MODEL_IMPLEMENTATION")
+# Variables that scoring servers (MLflow's own, and MLServer) give to the processes that load a model.
+_SERVERS = (
+    "__pyfunc_model_path__",
+    "_MLFLOW_IS_IN_SERVING_ENVIRONMENT",
+    "MLSERVER_MODEL_URI",
+    "MLSERVER_MODEL_IMPLEMENTATION",
+)
 # A folder whose files clients of a server may name.
 READ_FOLDER = "CARSWEEP_READ_FOLDER"
 

@@ -143,7 +143,7 @@ def _version(tracking: Tracking, wanted: str) -> ModelVersion:
     known = [model.name for model in client.search_registered_models()]
     if name not in known:
         where = f"{tracking.shown_uri} has {', '.join(known) or 'no registered model'}"
-        again = nearest(name, [*known, *FAMILIES]).partition(" Known:")[0]
+        again = "" if name in FAMILIES else nearest(name, [*known, *FAMILIES]).partition(" Known:")[0]
         raise InputError(
             f"model must be {_FORMS}, got {wanted!r}, and {where}.{again} Run a sweep first, or name the store with "
             "--out or --tracking-uri."

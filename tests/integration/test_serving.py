@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import shutil
 import signal
 import socket
 import struct
@@ -216,6 +217,17 @@ def test_sixteen_clients_at_once_are_answered_and_more_are_asked_to_wait(server:
     codes = ask(64, 32)
     assert set(codes) == {200, 429}
     assert server.ask("/health")[0] == 200
+
+
+def test_folders_of_one_name_are_two_models(models: list[Path], tmp_path: Path) -> None:
+    """Each sweep's export is called ``model``: none hides another."""
+    places = [tmp_path / name / "model" for name in ("one", "other")]
+    for source, place in zip(models, places, strict=True):
+        shutil.copytree(source, place)
+    with serving(places) as server:
+        told = server.ask("/models")[2]["models"]
+        assert [(one["model"], one["search"] is None) for one in told] == [("model", False), ("model-2", True)]
+        assert server.ask("/predict?model=model-2", jpeg(1))[0] == 200
 
 
 def test_a_token_is_asked_for(models: list[Path]) -> None:

@@ -76,6 +76,7 @@ def test_a_list_is_answered_line_by_line(
         (["transfer"], "Missing PATH after the family 'transfer'. A file or folder of that name is ./transfer"),
         (["transfer", "pictures", "--model", "x"], "Give FAMILY or --model, not both"),
         (["nowhere"], "PATH must name images"),
+        (["transfr", "pictures"], "'transfr' is neither a family nor a file. Did you mean transfer?"),
         (["pictures", "--csv", "no/such/found.csv"], "--csv must name a file in a folder that exists"),
         (["pictures", "--csv", "pictures"], "--csv must name a file in a folder that exists"),
         (["transfer", "pictures"], "--out must be a folder with runs"),

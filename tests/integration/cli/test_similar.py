@@ -12,6 +12,7 @@ from helpers import draw_pictures, export_with_gallery
 
 from carcls.data.config import DataConfig
 from carcls.data.dataset import prepare_dataset
+from carcls.evaluation.confidence import Confidence
 from carcls.stages import StageStore
 
 Run = Callable[..., tuple[int, str, str]]
@@ -27,8 +28,15 @@ def model(tmp_path: Path) -> Path:
     return export_with_gallery(tmp_path / "model", pictures)
 
 
-def test_an_image_of_the_gallery_is_nearest_to_itself(run: Run, model: Path, tmp_path: Path) -> None:
-    """Distances rise from 0; so many neighbours vote as were asked for, and the object has their classes."""
+@pytest.mark.parametrize("confidence", [None, Confidence(0.8, 0.01)], ids=["raw", "calibrated"])
+def test_an_image_of_the_gallery_is_nearest_to_itself(
+    confidence: Confidence | None, run: Run, model: Path, tmp_path: Path
+) -> None:
+    """Distances rise from 0; so many neighbours vote as were asked for, and the object has their classes.
+
+    They are counted as they are, also where the model's own probabilities give a share to every class.
+    """
+    export_with_gallery(model, tmp_path / "pictures", confidence=confidence)
     image = next((tmp_path / "pictures" / "train").rglob("*.jpg"))
     code, out, said = run("similar", image, "missing.jpg", "--model", model, "--k", 5)
     *rows, last = (line.split("\t") for line in out.splitlines())
@@ -42,6 +50,8 @@ def test_an_image_of_the_gallery_is_nearest_to_itself(run: Run, model: Path, tmp
     (found,) = json.loads(out)["images"]
     assert [[one["label"], one["image"]] for one in found["neighbours"]] == [row[3:] for row in rows]
     assert {one["label"] for one in found["top"]} == {row[3] for row in rows}
+    code, out, _ = run("similar", image, "--model", model, "--k", 1, "--json")
+    assert json.loads(out)["images"][0]["top"] == [{"label": image.parent.name, "probability": 1.0}]
     assert "answers" in said
 
 

@@ -78,6 +78,7 @@ def test_a_name_that_is_not_there_is_told_with_those_that_are(wanted: str, said:
     with pytest.raises(InputError, match=said) as caught:
         find(wanted)
     assert "\n" not in str(caught.value)
+    assert f"Did you mean {wanted}?" not in str(caught.value)
 
 
 def test_an_export_is_found_by_its_folder_and_a_stores_files_are_not_copied(

@@ -144,3 +144,11 @@ def test_a_folder_can_be_opened_to_clients(models: list[Path], tmp_path: Path) -
         ]
         assert rows[0]["neighbour_images"][0] == "train/4.jpg"
         assert server.send("/invocations", {"nonsense": 1})[0] == 400
+
+
+@pytest.mark.parametrize("name", ["__pyfunc_model_path__", "_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "MLSERVER_MODEL_URI"])
+def test_whatever_server_is_around_it_no_files_are_read(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one's own process all are."""
+    assert not model_code.files_here().forbidden
+    monkeypatch.setenv(name, "1")
+    assert model_code.files_here().forbidden
