@@ -20,7 +20,17 @@ from carcls.data.fingerprints import Index
 from carcls.data.layouts import read_layout
 from carcls.data.manifest import ImagesNotRead, Manifest
 from carcls.data.pack import PIXELS, Progress, find_index, find_pack, get_index, get_pack
-from carcls.data.splits import Splits, duplicates_of, notes_of, quota, require_few_losses, require_images, split_images
+from carcls.data.splits import (
+    Splits,
+    duplicates_of,
+    listing_notes,
+    notes_of,
+    own_splits,
+    quota,
+    require_few_losses,
+    require_images,
+    split_images,
+)
 from carcls.errors import DataError
 from carcls.stages import StageStore, write_json
 
@@ -96,7 +106,9 @@ class Dataset:
     @property
     def summary(self) -> DataSummary:
         """The data set in numbers."""
-        return DataSummary(self.name, self.digest, sum(self.counts.values()), len(self.classes), self.counts)
+        return DataSummary(
+            self.name, self.digest, sum(self.counts.values()), len(self.classes), self.counts, self.manifest.layout
+        )
 
     def pixels(self, stages: StageStore, size: int) -> NDArray[np.uint8]:
         """Return all images, uint8 [n, size, size, 3] RGB in 0..255, decoding them if no process has done so before.
@@ -173,7 +185,7 @@ def prepare_dataset(
         OutputError: the disk has no room for the pack.
     """
     root = _path(config)
-    manifest = (listed or read_layout(root)).with_contents(_contents_file(root, stages))
+    manifest = (listed or read_layout(root, config)).with_contents(_contents_file(root, stages))
     pack = get_pack(manifest, config.margin, size, stages, also=also, progress=progress, workers=workers)
     return _put_together(config, manifest, get_index(manifest, config.margin, pack, stages))
 
@@ -210,7 +222,7 @@ def _put_together(config: DataConfig, manifest: Manifest, index: Index) -> Datas
         splits=splits,
         quarantined=tuple((manifest.images[row].path, reason) for row, reason in index.broken),
         duplicates=duplicates_of(manifest, index, splits),
-        notes=(*manifest.notes, *notes_of(manifest, index, splits)),
+        notes=(*listing_notes(manifest, config), *notes_of(manifest, index, splits)),
     )
     require_images(dataset.counts, manifest)
     return dataset
@@ -222,17 +234,21 @@ def summarize(config: DataConfig, listed: Manifest) -> DataSummary:
     Raises:
         DataError: a split is empty.
     """
-    held = Counter(image.label for image in listed.images if image.split == "train")
-    test = len(listed.images) - sum(held.values())
-    if test == 0:
-        cut_off = {label: quota(count, config.test_fraction) for label, count in held.items()}
-        test, held = sum(cut_off.values()), Counter({label: held[label] - cut_off[label] for label in held})
-    validation = sum(quota(count, config.validation_fraction) for count in held.values())
-    train = sum(held.values()) - validation
+    own = own_splits(listed, config).tolist()
+    held = Counter(image.label for image, split in zip(listed.images, own, strict=True) if split == "train")
+    counts = Counter(own)
+    for split, fraction in (("test", config.test_fraction), ("validation", config.validation_fraction)):
+        if not counts[split]:
+            cut_off = {label: quota(count, fraction) for label, count in held.items()}
+            counts[split], held = (
+                sum(cut_off.values()),
+                Counter({label: held[label] - cut_off[label] for label in held}),
+            )
+    train = sum(held.values())
     name = config.name or listed.root.name
-    splits = {"train": train, "validation": validation, "test": test}
+    splits = {"train": train, "validation": counts["validation"], "test": counts["test"]}
     require_images(splits, listed)
-    return DataSummary(name, "", len(listed.images), len(listed.classes), splits)
+    return DataSummary(name, "", len(listed.images), len(listed.classes), splits, listed.layout)
 
 
 def _path(config: DataConfig) -> Path:

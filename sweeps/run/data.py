@@ -57,7 +57,7 @@ def list_images(data: DataConfig) -> tuple[DataSummary, Manifest | None]:
     from carcls.data.dataset import summarize
     from carcls.data.layouts import read_layout
 
-    listing = read_layout(Path(data.path))
+    listing = read_layout(Path(data.path), data)
     return summarize(data, listing), listing
 
 

@@ -100,6 +100,7 @@ class Plan:
         spec, data = self.spec, self.summary
         searched = f", then {spec.trials - len(self.experiments)} searched" if self._is_drawn else ""
         counts = f"{data.images:,} images, {data.classes} classes; {counts_text(data.splits)}"
+        counts = f"{data.layout}: {counts}" if data.layout and spec.data.path else counts
         search = Grid(None, [(name, str(domain)) for name, domain in spec.search.items()])
         shared = ", ".join(plural(int(work.count), _NOUNS.get(work.kind, work.kind)) for work in self.work)
         return [
@@ -197,6 +198,7 @@ def plan_sweep(checked: Checked, command: Command, reading: Progress | None = No
         InputError: as the run does.
     """
     from carcls.data.dataset import find_dataset
+    from carcls.data.splits import listing_notes
 
     spec, out, dataset = checked.spec, command.root, None
     if reading is not None:
@@ -207,7 +209,7 @@ def plan_sweep(checked: Checked, command: Command, reading: Progress | None = No
         summary, (spec, found) = dataset.summary, fit_to_images(checked, command, dataset)
     else:
         summary, (spec, changed) = checked.listed, fit_to_data(spec, checked.listed.train)
-        found = [NOT_READ, *changed]
+        found = [NOT_READ, *(listing_notes(checked.listing, spec.data) if checked.listing else ()), *changed]
     notes = (*checked.notes, *found)
     machine, share, networks, gpus = checked.machine, checked.share, checked.networks, checked.gpu_share
     return Plan(spec, summary, machine, share, networks, notes, images_read=dataset is not None, gpu_share=gpus)

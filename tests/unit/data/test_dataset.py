@@ -196,6 +196,8 @@ def test_what_is_no_file_is_left_out_and_holds_nobody_up(
 ) -> None:
     """Pipes, sockets, devices, loops, dead links and folders are unreadable images, whichever layout names them."""
     root = tmp_path / "cars"
+    if "folder" in reason and layout != "devkit":
+        pytest.skip("a folder in a class folder is one of its folders")
     if layout == "devkit":
         _write_devkit(cars, root)
         name = "cars_train/0.jpg"
