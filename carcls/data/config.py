@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 DEMO_NAME = "demo-cars"
 """What the demo cars are called."""
+
+
+_NEWER = ("depth", "validation")
 
 
 class DataConfig(BaseModel):
@@ -38,6 +41,11 @@ class DataConfig(BaseModel):
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.9, strict=True)] = 0.15
     split_seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
     max_loss: Annotated[float, Field(ge=0.0, le=1.0, strict=True)] = 0.05
+
+    def canonical(self) -> dict[str, Any]:
+        """Return the settings as plain values; those that older versions had no word for only where they are set."""
+        newer = {name for name in _NEWER if getattr(self, name) == type(self).model_fields[name].default}
+        return self.model_dump(mode="json", exclude=newer)
 
 
 @dataclass(frozen=True, slots=True)
