@@ -8,7 +8,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import mlflow
@@ -243,7 +243,8 @@ def _log_model(
 ) -> tuple[Any, str]:
     """Log the export as a model made of code and tensors, with no pickle.
 
-    Returns MLflow's ``ModelInfo`` and the checksums of the files that were handed over.
+    Returns MLflow's ``ModelInfo`` and the checksums of its files: those that were handed over, and MLflow's own beside
+    them, as the store has them, which say what code is loaded and what it needs.
     """
     with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
         # MLflow would like an input example; to look at one it loads the model into this process, with PyTorch.
@@ -270,6 +271,10 @@ def _log_model(
             signature=signature,
             metadata={"accepts": accepts},
         )
+        place = mlflow.get_logged_model(model.model_id).artifact_location
+        listed = [file for file in mlflow.artifacts.list_artifacts(artifact_uri=place) if not file.is_dir]
+        for name in {PurePosixPath(file.path).name for file in listed} - sent.keys():
+            sent[name] = Path(mlflow.artifacts.download_artifacts(f"{place}/{name}", dst_path=folder))
         return model, checksums((name, file) for name, file in sent.items() if file.is_file())
 
 

@@ -215,6 +215,19 @@ def test_challenger_of_which_a_byte_was_changed_is_refused(
         rollback(tracking, "transfer", ModelFiles(tracking), to="2")
 
 
+@pytest.mark.usefixtures("without_loading")
+@pytest.mark.parametrize("name", ["MLmodel", "requirements.txt", "code/__init__"])
+def test_challenger_that_would_load_other_code_is_refused(
+    tracking: Tracking, register: Register, template: Path, name: str
+) -> None:
+    """MLmodel names the code, the requirements what is installed for it; a new file beside the code may be imported."""
+    file = weights_of(tracking, template, register(range(0))).parents[2] / name
+    with file.open("a") as changed:
+        changed.write("\n")
+    outcome = refused(tracking)
+    assert (outcome.gate, f"{name} changed since" in outcome.reason) == ("files", True)
+
+
 def weights_of(tracking: Tracking, template: Path, version: str) -> Path:
     """Return the file of a registered version's weights."""
     model_id = tracking.client().get_model_version(NAME, version).source.rpartition("/")[2]
@@ -473,7 +486,8 @@ def test_the_champion_answers_the_images_that_came_later(
     register(range(10), is_champion=True)
     version = tracking.client().get_model_version(NAME, register(range(0), test_images=data.test_digest))
     rows = data.splits.test
-    np.savez(tmp_path / PREDICTIONS, rows=rows, labels=data.labels[rows], predicted=data.labels[rows])
+    answers = {"rows": rows, "labels": data.labels[rows], "predicted": data.labels[rows]}
+    np.savez(tmp_path / PREDICTIONS, **answers, sure=np.ones(len(rows), np.float32))
     tracking.client().log_artifact(version.run_id, str(tmp_path / PREDICTIONS))
     tracking.client().set_model_version_tag(NAME, version.version, "sweep", "s1")
     assert "Promote with the --out of the challenger's sweep" in promote(tracking, "transfer", dry_run=True).reason
@@ -482,6 +496,7 @@ def test_the_champion_answers_the_images_that_came_later(
         assert judged.comparison is not None
         assert (judged.comparison.images, judged.comparison.first_accuracy) == (12, 1.0)
         assert "the champion evaluated on new images" in state_of(judged, "not worse")[1]
+        assert state_of(judged, "calibration")[1].endswith("(expected calibration error)")
         assert tracking.client().get_model_version(NAME, "1").tags["test_readings"] == "2"
 
 

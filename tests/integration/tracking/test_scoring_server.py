@@ -16,7 +16,9 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
+from mlflow.pyfunc import scoring_server
 from PIL import Image
+from starlette.testclient import TestClient
 
 from carcls.export import load_export
 from sweeps.tracking import model_code
@@ -30,8 +32,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return write_models(tmp_path_factory.mktemp("models"))
 
 
-@contextmanager
-def _scoring(model: Path, place: Path, family: str, **variables: str) -> Iterator[Server]:
+def _save(model: Path, place: Path, family: str) -> None:
     mlflow.pyfunc.save_model(
         place,
         python_model=model_code.__file__,
@@ -39,6 +40,11 @@ def _scoring(model: Path, place: Path, family: str, **variables: str) -> Iterato
         pip_requirements=["torch"],
         signature=signature_of(family),
     )
+
+
+@contextmanager
+def _scoring(model: Path, place: Path, family: str, **variables: str) -> Iterator[Server]:
+    _save(model, place, family)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(place), "-p", str(port)]
@@ -152,3 +158,19 @@ def test_whatever_server_is_around_it_no_files_are_read(name: str, monkeypatch: 
     assert not model_code.files_here().forbidden
     monkeypatch.setenv(name, "1")
     assert model_code.files_here().forbidden
+
+
+def test_a_program_that_makes_the_server_itself_reads_no_files(
+    models: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow's server in a process that read paths of its own until then; clients name none from then on."""
+    for name in model_code._SERVERS:
+        monkeypatch.setenv(name, "1")  # so that what the server sets is taken back in the end
+        monkeypatch.delenv(name)
+    place, shown = tmp_path / "model", tmp_path / "shown.jpg"
+    shown.write_bytes(jpeg(1))
+    _save(models[1], place, "transfer")
+    model = mlflow.pyfunc.load_model(str(place))
+    assert model.predict([str(shown)])["error"].tolist() == [""]
+    answer = TestClient(scoring_server.init(model)).post("/invocations", json={"inputs": [str(shown)]})
+    assert answer.json()["predictions"][0]["error"].startswith("no files are read here")
