@@ -168,6 +168,7 @@ def prepare_dataset(
     listed: Manifest | None = None,
     progress: Progress | None = None,
     workers: int | None = None,
+    begun: Dataset | None = None,
 ) -> Dataset:
     """Read a data set, decode it at ``size`` if that was not done before, and split it.
 
@@ -179,6 +180,7 @@ def prepare_dataset(
         listed: what listing ``config.path`` gave; None lists it.
         progress: called with images done and images in all while decoding.
         workers: decoding threads; None means one per usable core.
+        begun: what a sweep has begun on, whose splits stay what they are while its images are the same.
 
     Raises:
         DataError: it cannot be read, or a split loses more than ``config.max_loss`` of its images.
@@ -186,26 +188,56 @@ def prepare_dataset(
     """
     root = _path(config)
     manifest = (listed or read_layout(root, config)).with_contents(_contents_file(root, stages))
+    kept = _as_begun(begun, manifest)
+    manifest = kept.manifest if kept else manifest
     pack = get_pack(manifest, config.margin, size, stages, also=also, progress=progress, workers=workers)
-    return _put_together(config, manifest, get_index(manifest, config.margin, pack, stages))
+    return kept or _put_together(config, manifest, get_index(manifest, config.margin, pack, stages))
 
 
-def find_dataset(config: DataConfig, listed: Manifest, stages: StageStore) -> Dataset | None:
+def find_dataset(
+    config: DataConfig, listed: Manifest, stages: StageStore, begun: Dataset | None = None
+) -> Dataset | None:
     """Return what ``prepare_dataset`` would, of images that were read before; None where one must be read. Reads none.
 
     Args:
         config: as there.
         listed: the images of ``config.path``.
-        stages: as there.
+        stages, begun: as there.
 
     Raises:
         DataError: as there.
     """
     try:
         manifest = listed.with_contents(_contents_file(_path(config), stages), read=False)
+        if kept := _as_begun(begun, manifest, read=False):
+            return kept
         return _put_together(config, manifest, find_index(manifest, config.margin, stages))
     except ImagesNotRead:
         return None
+
+
+def _as_begun(begun: Dataset | None, manifest: Manifest, *, read: bool = True) -> Dataset | None:
+    """Return what a sweep has begun on, where it lies now; None where its images are no longer the same.
+
+    An older version read the layout otherwise, perhaps: then its own images count, whatever else the folder holds.
+    """
+    if begun is None:
+        return None
+    if begun.manifest.digest == manifest.digest:
+        return replace(begun, manifest=manifest)
+    if begun.manifest.layout:
+        return None
+    places = [place for place in (begun.manifest.root, manifest.root) if place.is_dir()]
+    found = (replace(begun.manifest, root=place).with_contents(read=read) for place in places)
+    same = next((one for one in found if one.contents == begun.manifest.contents), None)
+    now = {image.path: (manifest.classes[image.label], image.box) for image in manifest.images}
+    if same is None or any(
+        now.get(image.path, known) != known
+        for image in same.images
+        for known in [(same.classes[image.label], image.box)]
+    ):
+        return None
+    return replace(begun, manifest=replace(begun.manifest, root=same.root))
 
 
 def _contents_file(root: Path, stages: StageStore) -> Path:

@@ -56,8 +56,29 @@ def read_layout(root: Path, config: DataConfig | None = None) -> Manifest:
             f"data must have at least 2 classes, got {len(listed.classes)} in {str(listed.root)!r}. "
             "Give the folder that holds the class folders."
         )
+    _require_text(listed)
     notes = (*_missing(folder, listed, config), *_left_out(folder, listed), *listed.notes, *_links(folder))
     return replace(listed, notes=notes)
+
+
+def _require_text(listed: Manifest) -> None:
+    """Check that the names of images and folders are text, which models, tables and people are to be told."""
+    wrong = [image.path for image in listed.images if not image.path.isprintable() and not _is_text(image.path)]
+    if wrong:
+        shown = os.fsencode(wrong[0]).decode("utf-8", "backslashreplace")
+        more = f" and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
+        raise DataError(
+            f"names of images and their folders must be UTF-8, got '{shown}'{more} in {str(listed.root)!r}. Rename "
+            "them, such as with: convmv -r -f latin1 -t utf8 --notest FOLDER."
+        )
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _detect(folder: Folder, config: DataConfig) -> Manifest:

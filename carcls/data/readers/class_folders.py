@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ class ClassFolder:
 
     def rows(self, root: Folder, split: Split) -> Iterator[Annotation]:
         """Yield the rows of its images, with paths relative to ``root``."""
-        place, label = self.folder.path.relative_to(root.path).as_posix(), readable(self.name)
+        place, label = self.folder.path.relative_to(root.path).as_posix(), self.name
         yield from (Annotation(f"{place}/{image}", label, split) for image in self.images)
 
 
@@ -92,8 +91,8 @@ def notes_of(classes: Sequence[ClassFolder]) -> Iterator[str]:
     for parent in parents:
         if empty := [one.name for one in classes if one.folder.path.parent == parent and not one.images]:
             verbs = ("holds no images and is no class", "hold no images and are no classes")[len(empty) > 1]
-            yield f"{len(empty)} of the folders in {parent.name}/ {verbs}, such as {readable(empty[0])!r}."
-    nested = [f"{readable(one.name)}/{image}" for one in classes for image in one.images if "/" in image]
+            yield f"{len(empty)} of the folders in {parent.name}/ {verbs}, such as {empty[0]!r}."
+    nested = [f"{one.name}/{image}" for one in classes for image in one.images if "/" in image]
     if nested:
         verb = "lies" if len(nested) == 1 else "lie"
         yield f"{len(nested):,} of the images {verb} in folders below their class, such as {nested[0]!r}."
@@ -108,15 +107,6 @@ def are_no_classes(names: Sequence[str]) -> bool:
     """
     words = TRAIN | VALIDATION | TEST | _SIZES | _KINDS | _HEAPS
     return bool(names) and all(words.intersection(re.findall("[a-z]+", name.lower())[-1:]) for name in names)
-
-
-def readable(name: str) -> str:
-    """Return the name of a folder as text; bytes that are no UTF-8 are Latin-1, as older archives have it."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return os.fsencode(name).decode("latin-1")
-    return name
 
 
 READER = Reader("<class>/*.jpg", _read, rank=2, settings=("depth",))
