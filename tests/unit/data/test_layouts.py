@@ -130,13 +130,16 @@ def test_a_validation_folder_is_kept_or_cut_anew_as_the_config_says(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "folders", ["cars_train cars_test", "train test", "images thumbnails", "a_train/a_train a_test/a_test"]
+    "folders",
+    ["train test", "images thumbnails", "a_train/a_train a_test/a_test", "part1 part2", "a/img a/jpg", "Photos Raw"],
 )
 def test_splits_of_unsorted_images_are_no_classes(tmp_path: Path, folders: str) -> None:
-    """Folders named after splits, or pictures in two sizes, are refused with the layouts that are read."""
+    """Folders named after splits, sizes or heaps are refused with the layouts that are read, unless they are meant."""
     write_folders(tmp_path, dict.fromkeys(folders.split(), 4))
-    with pytest.raises(DataError, match=r"must be in a known layout, got .* Looked for cars_train_annos\.mat"):
+    with pytest.raises(DataError, match=r"must be in a known layout, got .* Looked for CUB-200-2011, .*, Stanford Car"):
         read_layout(tmp_path)
+    if all("/" not in folder for folder in folders.split()):
+        assert read_layout(tmp_path, DataConfig(depth=1)).classes == tuple(sorted(folders.split()))
 
 
 def test_a_class_is_one_in_either_spelling(tmp_path: Path) -> None:
@@ -177,7 +180,7 @@ def test_a_layout_is_one_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         )
 
     monkeypatch.setattr("carcls.data.layouts.READERS", [Reader("images.csv", read_table), *READERS])
-    with pytest.raises(DataError, match=r"Looked for images\.csv, cars_train_annos\.mat"):
+    with pytest.raises(DataError, match=r"Looked for images\.csv, CUB-200-2011"):
         read_layout(tmp_path)
     write_folders(tmp_path, {"one": 1, "two": 1})
     (tmp_path / "images.csv").write_text("one/0.jpg,1\ntwo/0.jpg,0\n")
