@@ -127,7 +127,7 @@ def _require_data(spec: SweepSpec, command: Command) -> None:
     """Check that the images are where they were, or where they are said to be."""
     path = spec.data.path
     if path is not None and not Path(path).expanduser().exists():
-        say = "" if command.kind == "reproduce" else f"say carsweep resume {command.name} --set data.path=NEW, or "
+        say = "" if command.kind == "reproduce" else f"say carsweep resume {command.name} --data NEW, or "
         raise InputError(
             f"data.path must be the folder of the images that {command.name!r} was begun with, got {path!r}, which "
             f"does not exist. If they were moved to NEW, {say}leave a link there (ln -s NEW {shlex.quote(path)})."
