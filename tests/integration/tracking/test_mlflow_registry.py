@@ -20,7 +20,8 @@ from sweeps.results.result import Registered
 from sweeps.tracking.compat import store_in_use
 from sweeps.tracking.contest import FILES_TAG
 from sweeps.tracking.names import PREDICTIONS
-from sweeps.tracking.registry import TrialModel, requirements
+from sweeps.tracking.pyfunc import requirements
+from sweeps.tracking.registry import TrialModel
 from sweeps.tracking.store import Tracking
 
 

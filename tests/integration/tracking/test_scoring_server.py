@@ -22,7 +22,7 @@ from starlette.testclient import TestClient
 
 from carcls.export import load_export
 from sweeps.tracking import model_code
-from sweeps.tracking.registry import signature_of
+from sweeps.tracking.pyfunc import signature_of
 from tests.served import Server, jpeg, picture, until, write_models
 
 
