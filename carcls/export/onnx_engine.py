@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from carcls.errors import InputError
 from carcls.machine import usable_cores
@@ -34,12 +34,12 @@ class OnnxEngine:
 
     Raises:
         InputError: onnxruntime is not installed.
-        ValueError: the file is none, or has no such output.
+        ValueError: the file is none, or of another model, or these are no three colours.
     """
 
     def __init__(self, file: Path, image_size: int, mean: Sequence[float], std: Sequence[float], output: str) -> None:
         self._session, self._size, self._output = open_session(file), image_size, output
-        self._mean, self._std = mean, std
+        self._mean, self._std = (np.asarray(colours, np.float32).reshape(3) for colours in (mean, std))
         widths = {each.name: each.shape[1:] for each in self._session.get_outputs()}
         if self._session.get_inputs()[0].shape[1:] != [3, image_size, image_size] or output not in widths:
             raise ValueError("a graph of another model")
@@ -71,7 +71,7 @@ def open_session(file: Path) -> Any:
         raise ValueError(str(error)) from error
 
 
-def normalised(pixels: NDArray[np.uint8], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
+def normalised(pixels: NDArray[np.uint8], mean: ArrayLike, std: ArrayLike) -> NDArray[np.float32]:
     """Return RGB images uint8 [b, s, s, 3] as networks take them, float32 [b, 3, s, s]."""
     wide = (pixels / np.float32(255) - np.asarray(mean, np.float32)) / np.asarray(std, np.float32)
     return np.ascontiguousarray(wide.transpose(0, 3, 1, 2))
