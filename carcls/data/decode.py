@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from carcls.data.files import FORMATS
 from carcls.data.manifest import Box, require_file
 from carcls.errors import UnreadableImage
 
@@ -20,23 +21,6 @@ Window = tuple[float, float, float, float]
 
 LEAST_PIXELS = 448
 """A crop never has fewer pixels a side than this, or twice the wanted side, because of a reduced JPEG decode."""
-
-FORMATS: Mapping[str, tuple[str, ...]] = {
-    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
-    "PNG": (".png",),
-    "WEBP": (".webp",),
-    "AVIF": (".avif",),
-    "BMP": (".bmp",),
-    "GIF": (".gif",),
-    "TIFF": (".tif", ".tiff"),
-    "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
-}
-"""The formats that are read: Pillow's names of them, and the extensions that their files have.
-
-Pillow knows some forty. Those that nobody photographs in are not tried, whatever a file's extension says: one of them
-hands the file to another program (EPS to Ghostscript), and each is code that a broken file could trip.
-"""
-EXTENSIONS = frozenset(extension for extensions in FORMATS.values() for extension in extensions)
 
 _ORIENTATION_TAG = 0x0112
 _TURNS = {

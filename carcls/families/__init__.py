@@ -110,7 +110,7 @@ def refit_trial(config: TrialConfig, data: Dataset, stages: StageStore) -> str:
     return _trial(config, data, stages).train().relative_to(stages.root).as_posix()
 
 
-def label_test(folder: Path, data: Dataset, stages: StageStore) -> NDArray[np.int64]:
+def label_test(folder: Path, data: Dataset, stages: StageStore) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return what an exported model, perhaps of other data, says to the test images; the caller counts it.
 
     As ``carcls.families.testing.label_test``, which loads torch.

@@ -22,7 +22,7 @@ from carcls.neighbours.gallery import Gallery
 from carcls.stages import StageStore
 from carcls.training.images import pick_device
 
-KIND, VERSION = "test-embeddings", 4
+KIND, VERSION = "test-embeddings", 5
 _FILE = "embeddings.npy"
 _AT_ONCE = 1024
 
@@ -48,7 +48,8 @@ def answer_test(folder: Path, data: Dataset, stages: StageStore, fitted: Gallery
         return predicted, shares, metrics | _errors(Confidence().of_logits(logits), shares, predicted == labels)
     gallery = predictor.gallery
     key = {
-        "network": describe(folder / WEIGHTS_NAME),
+        # Frozen backbones have the same weights at every image size.
+        "network": {**describe(folder / WEIGHTS_NAME), "image_size": predictor.image_size},
         "pooling": gallery.config.pooling,
         "images": data.test_digest,
         "version": VERSION,
@@ -71,8 +72,10 @@ def answer_test(folder: Path, data: Dataset, stages: StageStore, fitted: Gallery
     return predicted, shares, metrics | _errors(votes, shares, predicted == labels)
 
 
-def label_test(folder: Path, data: Dataset, stages: StageStore) -> NDArray[np.int64]:
+def label_test(folder: Path, data: Dataset, stages: StageStore) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the classes int64 [n] of the test images by a model that may know other classes, which it names.
+
+    Beside them the probabilities of these answers, float32 [n].
 
     -1 stands for a class that the data does not have; of what the data has and the model does not, it gets all wrong.
 
@@ -83,7 +86,8 @@ def label_test(folder: Path, data: Dataset, stages: StageStore) -> NDArray[np.in
     """
     predictor, places = load_export(folder, pick_device()), {name: place for place, name in enumerate(data.classes)}
     answers = predictor.explain(_computed(predictor, data, stages), top=1)
-    return np.array([places.get(answer.label, -1) for answer in answers], np.int64)
+    labels = np.array([places.get(answer.label, -1) for answer in answers], np.int64)
+    return labels, np.array([answer.probability for answer in answers], np.float32)
 
 
 def _errors(raw: NDArray[np.float32], shares: NDArray[np.float32], hits: NDArray[np.bool_]) -> dict[str, float]:

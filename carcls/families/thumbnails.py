@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from carcls.data.dataset import Dataset
-from carcls.data.decode import FORMATS
+from carcls.data.files import FORMATS
 from carcls.errors import UnreadableImage
 from carcls.stages import StageStore
 

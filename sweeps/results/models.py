@@ -238,6 +238,7 @@ def evaluate(
         write_json(path, written)
         raise
     found = {"metrics": dict(score.metrics), "interval": list(score.interval), "images": score.images}
+    found |= {"tensors": _tensors(folder)} if folder is not None else {}
     if sure is not None:
         found["confidence"] = {name: value for name, value in sure.as_dict().items() if name != "curve"}
     write_json(path, {**counted, **key, "number": record.number, "micro_batch": micro_batch, **found})
@@ -250,24 +251,40 @@ def export(
     *,
     record: TrialRecord,
     refit: bool,
-    evaluated: Path,
+    path: Path,
+    predictions: Path,
     folder: Path,
     details: Mapping[str, Any],
-) -> list[str]:
+) -> tuple[TestEvaluation, list[str]]:
     """Write the model that was evaluated as a folder that ``carcls.export.load_export`` opens; else as ``evaluate``.
+
+    It is evaluated again, and counted, where the score is not of these very tensors: what is tested is what is served.
+    Scores of older versions were computed otherwise, and a model that was lost is made again, perhaps elsewhere.
 
     Args:
         data, stages, record, refit: as they were evaluated.
-        evaluated: where the score is; a model that had to be trained for it in micro-batches is no other here.
+        path: where the score is; a model that had to be trained for it in micro-batches is no other here.
+        predictions: of the score, written anew where the model is evaluated again.
         folder: is written.
         details: of the model, for whoever opens it.
     """
     from carcls.families import export_trial
 
-    model, trained_on, notes = _made(data, stages, record, _written(evaluated).get("micro_batch"), refit=refit)
-    sure = confidence_of(stages, data, record)
-    export_trial(record.trial_config, trained_on, stages, model, folder, details, sure)
-    return notes
+    written = _written(path)
+    parts = written.get("micro_batch")
+    model, trained_on, notes = _made(data, stages, record, parts, refit=refit)
+    export_trial(record.trial_config, trained_on, stages, model, folder, details, confidence_of(stages, data, record))
+    if written.get("tensors") == _tensors(folder):
+        return _evaluation(written, path, refit=refit), notes
+    given: dict[str, Any] = {"path": path, "predictions": predictions, "folder": folder, "details": details}
+    test, _ = evaluate(data, stages, record=record, refit=refit, micro_batch=parts, **given)
+    return test, [*notes, "The test score was not of the model that is registered: that one is evaluated, too."]
+
+
+def _tensors(folder: Path) -> dict[str, Any]:
+    """Return the checksums of an exported model's tensors."""
+    files = json.loads((folder / "model.json").read_text(encoding="utf-8"))["files"]
+    return {name: known for name, known in files.items() if name.endswith(".safetensors")}
 
 
 def confidence_of(stages: StageStore, data: Dataset, record: TrialRecord) -> Confidence | None:

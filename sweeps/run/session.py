@@ -118,14 +118,14 @@ class SweepSession:
         test = find_evaluation(record, self.dataset, path, refit=refit)
         folder = None if details is None else self.folder / MODEL
         work: dict[str, Any] = {"record": record, "refit": refit, "folder": folder, "details": details}
+        work |= {"path": path, "predictions": predictions}
         notes: list[str] = []
         if test is None:
             self.tell(f"evaluating trial {record.number} on the {len(self.dataset.splits.test)} test images")
-            files_of = {"path": path, "predictions": predictions}
-            test, notes = self.compute("sweeps.results.models:evaluate", record, **work, **files_of)
+            test, notes = self.compute("sweeps.results.models:evaluate", record, **work)
         elif folder is not None:
             with Waiting(self.tell, "exporting its model …"):
-                notes = self.compute("sweeps.results.models:export", **work, evaluated=path)
+                test, notes = self.compute("sweeps.results.models:export", **work)
         for note in notes:
             self.tell(note)
         return test

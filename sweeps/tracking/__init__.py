@@ -10,6 +10,7 @@ FACE = {
     "found": ("FoundModel", "export_at"),
     "gates": ("GateAnswer",),
     "moves": ("Move",),
+    "moving": ("has_runs_of",),
     "promotion": ("ChampionHistory", "Promotion", "Rollback", "history", "promote", "rollback"),
     "pyfunc": ("save_beside",),
     "registry": ("TrialModel", "held_versions", "load_model"),

@@ -11,13 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
-from numpy.typing import NDArray
 
 from carcls.errors import CarsweepError, InputError
-from carcls.evaluation.predictions import StoredPredictions, read_predictions, read_probabilities
+from carcls.evaluation.predictions import StoredPredictions, read_predictions
 from carcls.evaluation.significance import PairedComparison, compare_hits, wilson_interval
 from sweeps.results.result import Champion
 from sweeps.text import one_line
@@ -164,11 +162,6 @@ class Contest:
             return read_predictions(self._answers(version))
         except InputError as error:
             raise Refusal(f"Version {version}: {error} {self._remedy(version)}") from error
-
-    def shares_of(self, version: str) -> NDArray[np.float32] | None:
-        """Return its stored probabilities, float32 [n, c]; None where it has none."""
-        classes = self.description_of(version).get("classes", [])
-        return read_probabilities(self._answers(version), len(classes))
 
     def _answers(self, version: str) -> Path:
         """Return a copy of the file of a version's answers."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -47,9 +48,9 @@ def answers_on(tracking: Tracking, model: FoundModel, data: Dataset, stages: Sta
         if found is None:
             count = int(client.get_model_version(model.name, model.version).tags.get(TEST_READINGS, 1)) + 1
             client.set_model_version_tag(model.name, model.version, TEST_READINGS, str(count))
-            found = StoredPredictions(rows, data.labels[rows], label_test(model.folder, data, stages))
+            found = StoredPredictions(rows, data.labels[rows], *label_test(model.folder, data, stages))
             path = Path(folder) / file
-            np.savez_compressed(path, rows=found.rows, labels=found.labels, predicted=found.predicted)
+            np.savez_compressed(path, **asdict(found))
             client.log_artifact(run, str(path))
     return found
 

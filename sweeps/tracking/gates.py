@@ -107,11 +107,11 @@ def _same_files(contest: Contest) -> str:
     lost = [name for name in files if not (root / name).is_file()]
     now = json.loads(checksums((name, root / name) for name in files if name not in lost))
     changed = lost + [name for name in now if now[name] != files[name]]
-    own = {path.relative_to(root).as_posix() for part in ("artifacts", "code") for path in (root / part).rglob("*.*")}
+    own = {path.relative_to(root).as_posix() for part in ("artifacts", "code") for path in (root / part).rglob("*")}
     changed += sorted(name for name in own - files.keys() if (root / name).is_file() and "__pycache__" not in name)
     if changed:
         raise Refusal(
-            f"The files of version {contest.challenger} must be those that were registered, but {', '.join(changed)} "
+            f"The files of version {contest.challenger} must be those that were registered, but {_listed(changed)} "
             f"changed since. Put them back, or run its sweep again under another --name; nothing is trained twice."
         )
     return f"{len(files)} files, SHA-256 of each whole file"
@@ -211,14 +211,11 @@ def _compared(contest: Contest) -> tuple[StoredPredictions, StoredPredictions]:
 
 
 def _calibrated(contest: Contest) -> str:
-    errors, answers = [], _compared(contest)
-    if contest.was_evaluated:
-        raise NotAsked("The champion's answers to the new images have no probabilities.")
-    for version, one in zip((contest.challenger, str(contest.champion)), answers, strict=True):
-        shares = contest.shares_of(version)
-        if shares is None or not ((one.predicted >= 0) & (one.predicted < shares.shape[1])).all():
+    errors = []
+    for version, one in zip((contest.challenger, contest.champion), _compared(contest), strict=True):
+        if one.sure is None:
             raise NotAsked(f"The stored answers of version {version} have no probabilities.")
-        errors.append(calibration(shares[np.arange(len(shares)), one.predicted], one.hits))
+        errors.append(calibration(one.sure, one.hits))
     ours, theirs = errors
     said = f"{ours.error:.3f} against {theirs.error:.3f} (expected calibration error)"
     if ours.error > theirs.error + CALIBRATION_MARGIN and ours.error > ours.chance:

@@ -18,7 +18,7 @@ from carcls.errors import mask_secrets
 from sweeps.results.result import Registered
 from sweeps.tracking import pyfunc
 from sweeps.tracking.challenge import judge
-from sweeps.tracking.compat import remove_files, store_in_use
+from sweeps.tracking.compat import remove_files, store_in_use, top_files
 from sweeps.tracking.contest import FILES_TAG, champion_beside, checksums
 from sweeps.tracking.names import CHALLENGE, CHALLENGER, PREDICTIONS, SWEEP_ID, TRIAL, VALIDATION, of_sweep
 from sweeps.tracking.naming import claim_name
@@ -211,7 +211,8 @@ def _log_model(
 ) -> tuple[Any, str]:
     """Log the export as a model made of code and tensors, with no pickle.
 
-    Returns MLflow's ``ModelInfo`` and the checksums of the files that were handed over.
+    Returns MLflow's ``ModelInfo`` and the checksums of its files: those that were handed over, and MLflow's own beside
+    them, as the store has them, which say what code is loaded and what it needs.
     """
     with tempfile.TemporaryDirectory() as folder:
         archive, code = pyfunc.pack_code(Path(folder)), Path(pyfunc.__file__).with_name(pyfunc.CODE)
@@ -230,4 +231,6 @@ def _log_model(
             accepts=accepts,
             validate_serving_input=False,
         )
+        place = mlflow.get_logged_model(model.model_id).artifact_location
+        sent |= top_files(mlflow.get_tracking_uri(), place, Path(folder), besides=sent)
         return model, checksums((name, file) for name, file in sent.items() if file.is_file())

@@ -71,10 +71,11 @@ class EchoTrial:
         return Outcome({"val_accuracy": self.config.dropout}, 1, 0.0, reused=False, model="", predictions="")
 
 
-def read_list(root):
+def read_list(folder, config):
     """Read a list of training images and their classes."""
-    if not (root / "list.txt").is_file():
+    if not folder.has("list.txt"):
         return None
+    root = folder.path
     paths, labels = zip(*(line.split() for line in (root / "list.txt").read_text().splitlines()))
     classes = tuple(sorted(set(labels)))
     images = (ImageRecord(path, classes.index(label), "train", None) for path, label in zip(paths, labels))

@@ -239,6 +239,15 @@ def test_test_images_are_embedded_once_and_only_for_the_test(folder: Path, tmp_p
     assert written["predicted"].tolist() == predicted.tolist()
 
 
+def test_test_images_are_embedded_anew_at_another_size(folder: Path, stages: StageStore) -> None:
+    """A frozen network has the same weights at each image size, and other embeddings."""
+    data, small = _data(folder, stages), FROZEN.model_copy(update=SMALL)
+    for config in (small, small.model_copy(update={"image_size": SIZE + 32})):
+        _, outcome = run(config, data, stages)
+        evaluate_on_test(config, data, stages, outcome.model)
+    assert _events(stages, "test-embeddings") == ["made", "made"]
+
+
 @pytest.mark.parametrize("base", [FROZEN, TUNED], ids=["frozen", "tuned"])
 def test_the_test_asks_the_validated_extractor(base: TrialConfig, folder: Path, stages: StageStore) -> None:
     """If the validation images are also the test images, their embeddings and all scores are the validation's."""

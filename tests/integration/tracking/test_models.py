@@ -172,11 +172,16 @@ def test_a_model_is_evaluated_once_on_images_that_came_later(
     answers = answers_on(tracking, model, data, stages)
     pixels = data.pixels(stages, 64)[data.splits.test]
     named = [data.classes[place] if place >= 0 else "" for place in answers.predicted]
-    wanted = [one.label for one in load_export(export).predict(pixels)]
+    said = load_export(export).predict(pixels)
+    wanted = [one.label for one in said]
+    assert answers.sure is not None
+    assert answers.sure.tolist() == pytest.approx([one.probability for one in said], abs=1e-6)
     assert named == [label if label in data.classes else "" for label in wanted]
     assert (answers.rows.tolist(), answers.labels.tolist()) == (data.splits.test.tolist(), [0, 0, 1, 1, 2, 2])
     assert client.get_model_version(NAME, "2").tags["test_readings"] == "2"
     shutil.rmtree(tmp_path / "stages")  # which an evaluation would need
     again = answers_on(tracking, model, data, stages)
     assert (again.predicted.tolist(), again.same_images(answers)) == (answers.predicted.tolist(), True)
+    assert again.sure is not None
+    assert again.sure.tolist() == answers.sure.tolist()
     assert client.get_model_version(NAME, "2").tags["test_readings"] == "2"

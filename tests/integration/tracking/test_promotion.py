@@ -215,6 +215,19 @@ def test_challenger_of_which_a_byte_was_changed_is_refused(
         rollback(tracking, "transfer", ModelFiles(tracking), to="2")
 
 
+@pytest.mark.usefixtures("without_loading")
+@pytest.mark.parametrize("name", ["MLmodel", "requirements.txt", "code/__init__"])
+def test_challenger_that_would_load_other_code_is_refused(
+    tracking: Tracking, register: Register, template: Path, name: str
+) -> None:
+    """MLmodel names the code, the requirements what is installed for it; a new file beside the code may be imported."""
+    file = weights_of(tracking, template, register(range(0))).parents[2] / name
+    with file.open("a") as changed:
+        changed.write("\n")
+    outcome = refused(tracking)
+    assert (outcome.gate, f"{name} changed since" in outcome.reason) == ("files", True)
+
+
 def weights_of(tracking: Tracking, template: Path, version: str) -> Path:
     """Return the file of a registered version's weights."""
     model_id = tracking.client().get_model_version(NAME, version).source.rpartition("/")[2]
@@ -461,6 +474,27 @@ def test_a_forced_move_is_recorded_and_rolled_back(
 
 
 @pytest.mark.usefixtures("without_loading")
+def test_a_move_is_recorded_last_and_in_the_room_that_there_is(
+    tracking: Tracking, register: Register, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    """Another machine's clock may be ahead; a server's tables take 5,000 characters, so that reasons have an end."""
+    first, _ = register(range(0), is_champion=True), register(range(10))
+    ahead = json.dumps({"at": "2999-01-01T00:00:00+00:00", "by": "ann", "from": None, "to": first})
+    tracking.client().set_registered_model_tag(NAME, "carsweep.rollback.29990101T000000.000000Z", ahead)
+    code, _, said = run("promote", "transfer", "--force", "--reason", "é" * 1001, "--out", tmp_path)
+    assert (code, "--reason must have at most 1,000 characters, got 1,001" in said) == (2, True)
+    assert run("promote", "transfer", "--force", "--reason", "é" * 1000, "--out", tmp_path)[0] == 0
+    found = history(tracking, "transfer")
+    assert ([move.kind for move in found.moves], found.by_hand) == (["rollback", "promotion"], False)
+    assert found.moves[-1].at < ahead[8:]
+    assert rollback(tracking, "transfer", ModelFiles(tracking), reason="x").after == first
+    assert history(tracking, "transfer").moves[-1].kind == "rollback"
+    tags = tracking.client().get_registered_model(NAME).tags
+    assert max(map(len, tags.values())) <= 5000
+    assert min(len(records(tracking, kind)) for kind in ("promotion", "rollback")) >= 1
+
+
+@pytest.mark.usefixtures("without_loading")
 def test_the_champion_answers_the_images_that_came_later(
     tracking: Tracking, register: Register, tmp_path: Path, draw_tints: Callable[..., Path]
 ) -> None:
@@ -473,7 +507,8 @@ def test_the_champion_answers_the_images_that_came_later(
     register(range(10), is_champion=True)
     version = tracking.client().get_model_version(NAME, register(range(0), test_images=data.test_digest))
     rows = data.splits.test
-    np.savez(tmp_path / PREDICTIONS, rows=rows, labels=data.labels[rows], predicted=data.labels[rows])
+    answers = {"rows": rows, "labels": data.labels[rows], "predicted": data.labels[rows]}
+    np.savez(tmp_path / PREDICTIONS, **answers, sure=np.ones(len(rows), np.float32))
     tracking.client().log_artifact(version.run_id, str(tmp_path / PREDICTIONS))
     tracking.client().set_model_version_tag(NAME, version.version, "sweep", "s1")
     assert "Promote with the --out of the challenger's sweep" in promote(tracking, "transfer", dry_run=True).reason
@@ -482,6 +517,7 @@ def test_the_champion_answers_the_images_that_came_later(
         assert judged.comparison is not None
         assert (judged.comparison.images, judged.comparison.first_accuracy) == (12, 1.0)
         assert "the champion evaluated on new images" in state_of(judged, "not worse")[1]
+        assert state_of(judged, "calibration")[1].endswith("(expected calibration error)")
         assert tracking.client().get_model_version(NAME, "1").tags["test_readings"] == "2"
 
 

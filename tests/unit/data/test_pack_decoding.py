@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from carcls.data.decode import EXTENSIONS, FORMATS, read_square, read_squares
+from carcls.data.decode import read_square, read_squares
+from carcls.data.files import EXTENSIONS, FORMATS
 from carcls.data.manifest import Box
 from carcls.errors import UnreadableImage
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -174,10 +175,12 @@ class Reader:
     dies: bool = False
     fails: bool = False
     models: list[str] = field(default_factory=list)
+    exports: Callable[[], None] = lambda: None
 
     def __call__(self, _config: object, _data: object, _stages: object, model: str, *_: object) -> TestScore:
         """Note the evaluation, and answer or die."""
         self.models.append(model)
+        self.exports()
         if self.dies:
             raise KeyboardInterrupt
         if self.fails:
@@ -248,20 +251,70 @@ def test_an_evaluation_that_failed_does_not_count(tmp_path: Path, reader: Reader
         assert read(tmp_path, number).evaluations == number
 
 
+@dataclass
+class Exported:
+    """Evaluates and exports a refit of trial 1; what is exported has the tensors ``content``.
+
+    Attributes:
+        content: of the file of weights, as its checksum.
+        models: that were exported without being evaluated.
+    """
+
+    folder: Path
+    content: str = "a"
+    models: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Say which model, which data and which files."""
+        record, data, stages = trial_record(1, 0.5, model="model-1"), Images(), StageStore(self.folder / "stages")
+        self.given: dict[str, Any] = {"data": data, "stages": stages, "record": record, "refit": True}
+        self.given |= {"path": self.folder / "test.json", "predictions": self.folder / "predictions.npz"}
+        self.given |= {"folder": self.folder / "model", "details": {}}
+
+    def write(self, *given: Any) -> None:
+        """Stand for ``export_trial``."""
+        self.models.append(given[3])
+        self.describe()
+
+    def describe(self) -> None:
+        """Write what an export says of its files."""
+        (self.folder / "model").mkdir(exist_ok=True)
+        files = {"model.safetensors": {"blake2b": self.content}, "thumbnails.bin": {"blake2b": str(len(self.models))}}
+        (self.folder / "model" / "model.json").write_text(json.dumps({"files": files}))
+
+
+@pytest.fixture
+def exported(tmp_path: Path, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> Exported:
+    """Take the place of exporting a model."""
+    exported = Exported(tmp_path)
+    reader.exports = exported.describe
+    monkeypatch.setattr(carcls.families, "refit_trial", lambda config, *_: f"refit-in-{config.micro_batch}")
+    monkeypatch.setattr(carcls.families, "export_trial", exported.write)
+    return exported
+
+
 @pytest.mark.parametrize("evaluated_in", [None, 16])
 def test_the_model_that_is_exported_is_the_one_that_was_evaluated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reader: Reader, evaluated_in: int | None
+    reader: Reader, exported: Exported, evaluated_in: int | None
 ) -> None:
     """A refit that was trained in micro-batches for its score is another model, once memory is free again, too."""
-    exported: list[str] = []
-    monkeypatch.setattr(carcls.families, "refit_trial", lambda config, *_: f"refit-in-{config.micro_batch}")
-    monkeypatch.setattr(carcls.families, "export_trial", lambda *given: exported.append(given[3]))
-    record, data, stages = trial_record(1, 0.5, model="model-1"), Images(), StageStore(tmp_path / "stages")
-    given: dict[str, Any] = {"data": data, "stages": stages, "record": record, "refit": True}
-    score, answers = tmp_path / "test.json", tmp_path / "predictions.npz"
-    evaluate(**given, path=score, predictions=answers, micro_batch=evaluated_in)
-    export(**given, evaluated=score, folder=tmp_path / "model", details={})
-    assert reader.models == exported == [f"refit-in-{evaluated_in}"]
+    first, _ = evaluate(**exported.given, micro_batch=evaluated_in)
+    assert export(**exported.given) == (first, [])
+    assert reader.models == exported.models == [f"refit-in-{evaluated_in}"]
+
+
+def test_a_model_that_is_not_the_one_that_was_evaluated_is_evaluated_too(reader: Reader, exported: Exported) -> None:
+    """As one made again on another machine, or whose score is of an older version; it is counted and said."""
+    evaluate(**exported.given)
+    exported.content = "b"
+    test, notes = export(**exported.given)
+    assert (test.evaluations, test.models, len(notes)) == (2, 1, 1)
+    path = exported.given["path"]
+    written = json.loads(path.read_text())
+    del written["tensors"]
+    path.write_text(json.dumps(written))
+    assert export(**exported.given)[0].evaluations == 3
+    assert export(**exported.given)[0].evaluations == len(reader.models) == 3
 
 
 def test_files_of_older_versions_count_one_model_an_evaluation(tmp_path: Path, reader: Reader) -> None:

@@ -1,0 +1,29 @@
+"""MATLAB's files of annotations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from carcls.errors import DataError
+
+
+def load_matlab(file: Path, name: str) -> Any:
+    """Return a variable of a MATLAB file.
+
+    Raises:
+        DataError: it is no such file, or of version 7.3, or lacks the variable.
+    """
+    # Here because scipy.io takes a tenth of a second to import and most data sets are class folders.
+    from scipy.io import loadmat
+
+    try:
+        content: dict[str, Any] = loadmat(file, squeeze_me=True, chars_as_strings=True)
+    except NotImplementedError:  # scipy's, of HDF5
+        raise DataError(f"{file} must not be of MATLAB's version 7.3 (HDF5). Save it with -v7.") from None
+    except Exception as error:  # scipy raises whatever a broken file makes it trip over
+        raise DataError(f"{file} must be a MATLAB file, but it cannot be read ({error}). Fetch it again.") from error
+    if name not in content:
+        found = ", ".join(name for name in content if not name.startswith("__")) or "nothing"
+        raise DataError(f"{file} must hold {name}, got {found}. Take the file from the data set.")
+    return content[name]
