@@ -209,35 +209,31 @@ def find_dataset(
     """
     try:
         manifest = listed.with_contents(_contents_file(_path(config), stages), read=False)
-        if kept := _as_begun(begun, manifest, read=False):
+        if kept := _as_begun(begun, manifest):
             return kept
         return _put_together(config, manifest, find_index(manifest, config.margin, stages))
     except ImagesNotRead:
         return None
 
 
-def _as_begun(begun: Dataset | None, manifest: Manifest, *, read: bool = True) -> Dataset | None:
-    """Return what a sweep has begun on, where it lies now; None where its images are no longer the same.
-
-    An older version read the layout otherwise, perhaps: then its own images count, whatever else the folder holds.
-    """
-    if begun is None:
-        return None
-    if begun.manifest.digest == manifest.digest:
+def _as_begun(begun: Dataset | None, manifest: Manifest) -> Dataset | None:
+    """Return what a sweep has begun on, where it lies now; None where its images are no longer the same."""
+    if begun is not None and begun.manifest.digest == manifest.digest:
         return replace(begun, manifest=manifest)
-    if begun.manifest.layout:
+    if begun is None or begun.manifest.layout:
         return None
-    places = [place for place in (begun.manifest.root, manifest.root) if place.is_dir()]
-    found = (replace(begun.manifest, root=place).with_contents(read=read) for place in places)
-    same = next((one for one in found if one.contents == begun.manifest.contents), None)
-    now = {image.path: (manifest.classes[image.label], image.box) for image in manifest.images}
-    if same is None or any(
-        now.get(image.path, known) != known
-        for image in same.images
-        for known in [(same.classes[image.label], image.box)]
-    ):
-        return None
-    return replace(begun, manifest=replace(begun.manifest, root=same.root))
+    # An older version, which named no layout, perhaps read this one otherwise, under other names: its images count.
+    before = begun.manifest
+    there = {f"{manifest.root}/{image.path}": row for row, image in enumerate(manifest.images)}
+    for root in (manifest.root, before.root):
+        rows = [there.get(f"{root}/{image.path}", -1) for image in before.images]
+        if -1 not in rows and before.contents == tuple(manifest.contents[row] for row in rows):
+            now = [manifest.images[row] for row in rows]
+            renamed = {(old.label, new.label) for old, new in zip(before.images, now, strict=True)}
+            boxed = [(old.box, new.box) for old, new in zip(before.images, now, strict=True) if old.box is not None]
+            if len(renamed) == len(dict(renamed)) and all(old == new for old, new in boxed):
+                return replace(begun, manifest=replace(before, root=root))
+    return None
 
 
 def _contents_file(root: Path, stages: StageStore) -> Path:

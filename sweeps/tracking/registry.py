@@ -15,7 +15,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import Model, ModelSignature
 
 from carcls.errors import mask_secrets
-from sweeps.results.result import Registered
+from sweeps.results.result import REGISTERED, Registered
 from sweeps.tracking import pyfunc
 from sweeps.tracking.challenge import judge
 from sweeps.tracking.compat import remove_files, store_in_use, top_files
@@ -104,7 +104,8 @@ class TrialModel:
             predictions: the trial's answers to the test images, a file ``test-predictions.npz``, beside which those to
                 the validation images may lie; logged to its run. A version whose file is gone is registered without,
                 and cannot be compared with another one.
-            card: describes the version; MLflow has room for 5,000 characters in all.
+            card: describes the version, whose name and number take the place of ``REGISTERED`` in it; MLflow has room
+                for 5,000 characters in all.
 
         Raises:
             TrackingError: MLflow does not have the trial's run, or cannot be written.
@@ -160,7 +161,7 @@ class TrialModel:
             text = f"Car classifier, found by carsweep. {about}"
             name = claim_name(self._client, self._family, tags.get("data", ""), self._wanted, text)
             described = "\n\n".join(filter(None, (card, about)))
-            self._client.create_model_version(
+            made = self._client.create_model_version(
                 name,
                 model.model_uri,
                 run.run_id,
@@ -168,6 +169,9 @@ class TrialModel:
                 description=described,
                 model_id=model.model_id,
             )
+            if REGISTERED in described:
+                own = described.replace(REGISTERED, f"{name}/{made.version}")
+                self._client.update_model_version(name, made.version, own)
 
     def _challenge(self, version: ModelVersion, *, over: int) -> Registered:
         """Make the version the challenger where none is, or in the place of one with a lower number than ``over``.

@@ -12,7 +12,9 @@ from carcls.data.manifest import Manifest, Split
 from carcls.data.readers import TEST, TRAIN, VALIDATION, Annotation, Reader, manifest_of
 from carcls.errors import DataError
 
-_SIZES = {"images", "imgs", "thumbnails", "thumbs"}
+_SIZES = frozenset({"thumbnails", "thumbs", "original", "originals", "raw", "cropped", "crops", "resized"})
+_KINDS = frozenset({"images", "image", "imgs", "img", "pictures", "pics", "photos", "jpegimages", "jpg", "jpeg", "png"})
+_HEAPS = frozenset({"data", "dataset", "set", "folder", "dir", "batch", "part", "shard", "fold", "chunk"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,8 @@ class ClassFolder:
 
 def _read(folder: Folder, config: DataConfig) -> Manifest | None:
     classes = class_folders(folder, config.depth)
-    if not any(one.images for one in classes) or are_splits([one.name for one in classes if one.images]):
+    names = [one.name for one in classes if one.images]
+    if not names or (config.depth is None and are_no_classes(names)):
         return None
     rows = (row for one in classes for row in one.rows(folder, "train"))
     return manifest_of(folder, rows, layout="class folders", notes=list(notes_of(classes)))
@@ -95,14 +98,15 @@ def notes_of(classes: Sequence[ClassFolder]) -> Iterator[str]:
         yield f"{len(nested):,} of the images {verb} in folders below their class, such as {nested[0]!r}."
 
 
-def are_splits(names: Sequence[str]) -> bool:
-    """Tell whether folders of images are the splits or the sizes of a data set, such as ``cars_train``: no classes.
+def are_no_classes(names: Sequence[str]) -> bool:
+    """Tell whether folders of images are by their names the splits, sizes or heaps of a data set, and no classes.
 
-    >>> [are_splits(names) for names in (["cars_test", "cars_train"], ["images", "thumbs"], ["Test Car", "train"])]
-    [True, True, False]
+    >>> folders = ["cars_test", "cars_train"], ["images", "thumbs"], ["part1", "part_2"], ["Test Car", "train"]
+    >>> [are_no_classes(names) for names in folders]
+    [True, True, True, False]
     """
-    words = TRAIN | VALIDATION | TEST | _SIZES
-    return bool(names) and all(re.split(r"[\s_.-]", name.lower())[-1] in words for name in names)
+    words = TRAIN | VALIDATION | TEST | _SIZES | _KINDS | _HEAPS
+    return bool(names) and all(words.intersection(re.findall("[a-z]+", name.lower())[-1:]) for name in names)
 
 
 READER = Reader("<class>/*.jpg", _read, rank=2, settings=("depth",))

@@ -80,6 +80,7 @@ def register(tracking: Tracking, export: Path, tmp_path: Path) -> Register:
             test={"test_accuracy": 1 - len(wrong) / IMAGES},
             details={"data": "cars", "test_images": test_images},
             predictions=file,
+            card="carsweep serve --model NAME/VERSION",
         )
         if is_champion:
             crown(tracking, version.version)
@@ -264,6 +265,8 @@ def test_versions_tested_on_different_images_are_not_compared(
 def test_a_registered_version_knows_the_champion_beside_it(tracking: Tracking, register: Register) -> None:
     """Its score with the interval, and the paired difference on the same images or why there is none."""
     first = register(range(20))
+    described = tracking.client().get_model_version(NAME, first).description
+    assert described.startswith(f"carsweep serve --model {NAME}/{first}\n")
     model = partial(TrialModel, tracking, "transfer", "s1")
     assert model(0).find().champion is None
     crown(tracking, first)
