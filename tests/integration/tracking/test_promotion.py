@@ -22,7 +22,7 @@ from carcls.data.dataset import prepare_dataset
 from carcls.errors import InputError
 from carcls.evaluation.significance import wilson_interval
 from carcls.stages import StageStore
-from sweeps.tracking import promotion, registry
+from sweeps.tracking import promotion, pyfunc
 from sweeps.tracking.contest import FILES_TAG, Contest, Demands
 from sweeps.tracking.gates import GATES, Gate, GateAnswer
 from sweeps.tracking.models import ModelFiles
@@ -243,7 +243,7 @@ def test_challenger_with_another_signature_is_refused(
     """Whoever reads the champion's columns must find them in the next champion."""
     register(range(10), is_champion=True)
     other = ModelSignature(outputs=Schema([ColSpec(DataType.string, "name")]))
-    monkeypatch.setattr(registry, "signature_of", lambda _: other)
+    monkeypatch.setattr(pyfunc, "signature_of", lambda _: other)
     register(range(0))
     outcome = refused(tracking)
     assert outcome.gate == "signature"
@@ -419,8 +419,8 @@ def test_more_columns_than_the_champions_are_welcome(
 ) -> None:
     """Whoever reads the champion's finds them."""
     register(range(10), is_champion=True)
-    more = [*registry.signature_of("transfer").outputs.inputs, ColSpec(DataType.double, "doubt")]
-    monkeypatch.setattr(registry, "signature_of", lambda _: ModelSignature(outputs=Schema(more)))
+    more = [*pyfunc.signature_of("transfer").outputs.inputs, ColSpec(DataType.double, "doubt")]
+    monkeypatch.setattr(pyfunc, "signature_of", lambda _: ModelSignature(outputs=Schema(more)))
     register(range(0))
     said = state_of(promote(tracking, "transfer", dry_run=True), "signature")
     assert said == ("passed", f"all {len(more) - 1} columns of the champion, and 1 more")
@@ -450,6 +450,7 @@ def test_a_forced_move_is_recorded_and_rolled_back(
     code, out, _ = run("promote", "transfer", "--force", "--reason", "The fair is on.", "--out", tmp_path)
     assert (code, champion_of(tracking)) == (0, second)
     assert "Forced, although refused by not worse: The fair is on." in " ".join(out.split())
+    assert "exact McNemar p = 0.00195\n" in out  # the verdict is not that of the test
     (move,) = history(tracking, "transfer").moves
     assert (move.forced, move.reason, move.before, move.after) == (("not worse",), "The fair is on.", first, second)
 
@@ -459,7 +460,7 @@ def test_a_forced_move_is_recorded_and_rolled_back(
     code, _, said = run("rollback", "transfer", "--out", tmp_path)
     assert (code, "no champion before version 1 is recorded" in said) == (2, True)
     code, _, said = run("rollback", "transfer", "--to", "9", "--out", tmp_path)
-    assert (code, "got '9', which is gone" in said) == (2, True)
+    assert (code, "got '9', which it does not have" in said) == (2, True)
 
     code, out, _ = run("history", "transfer", "--json", "--out", tmp_path)
     value = json.loads(out)
