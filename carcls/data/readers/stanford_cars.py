@@ -28,7 +28,8 @@ def _read(root: Folder, config: DataConfig) -> Manifest | None:  # noqa: ARG001 
     if train_file is not None:
         return _read_devkit(root, train_file)
     flat = [f"{name}/" for name in ("cars_train", "cars_test", "car_ims") if _holds_only_images(root, name)]
-    if flat or (all_file is not None and not root.holds_images):
+    has_table = any(name.endswith((".csv", ".tsv", ".jsonl", ".parquet")) for name in root.others)  # may label them
+    if (flat and not has_table) or (all_file is not None and not root.holds_images):
         raise DataError(_unlabelled(root, flat, all_file))
     return None
 

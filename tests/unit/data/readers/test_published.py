@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from published import (
+    picture,
     write_aircraft,
     write_car_ims,
     write_cars_by_class,
@@ -294,6 +295,15 @@ def test_a_few_missing_images_are_told_of(tmp_path: Path) -> None:
         "1 of 6 images is missing, such as "
         "'images/002.Laysan_Albatross/Laysan_Albatross_0000_796104.jpg': it is left out."
     )
+
+
+def test_the_images_of_cars_beside_a_table_are_not_cars_without_labels(tmp_path: Path) -> None:
+    """The table may hold the labels; where it does not, folders of images are no classes."""
+    write_texts(tmp_path, {"cars_train.csv": ["x1,y1", "3,4"]})
+    for name in ("cars_train", "cars_test"):
+        picture(tmp_path / name / "00001.jpg")
+    with pytest.raises(DataError, match=r"must be in a known layout, got .* Looked for"):
+        read_layout(tmp_path)
 
 
 def test_the_level_of_aircraft_is_refused_elsewhere(tmp_path: Path) -> None:
