@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -219,6 +220,17 @@ def saved_as_hdf5(write: Write, name: str) -> Write:
     return make
 
 
+def piped(write: Write, name: str) -> Write:
+    """Return what writes a data set with a pipe in place of a file, which nobody writes into."""
+
+    def make(root: Path) -> Path:
+        (write(root) / name).unlink()
+        os.mkfifo(root / name)
+        return root
+
+    return make
+
+
 NEARLY: list[tuple[Write, str]] = [
     (
         without(write_cub, "train_test_split.txt"),
@@ -233,6 +245,9 @@ NEARLY: list[tuple[Write, str]] = [
     (replaced(write_cub, "train_test_split.txt", "1 1"), r"train_test_split\.txt must have a line of '2', got none"),
     (replaced(write_cub, "bounding_boxes.txt", "1 3 4"), r"boxes\.txt must say 4 numbers of '1', got '3 4'\."),
     (replaced(write_cub, "images.txt", "1 ../../a.jpg", "4 b.jpg"), r"images must lie in .*, got 'images/\.\./\.\./a"),
+    (replaced(write_cub, "bounding_boxes.txt", "1 3 4 nan 5"), r"must say 4 numbers of '1', got '3 4 nan 5'\."),
+    (piped(write_cub, "images.txt"), r"images\.txt must be a text file in UTF-8 \(it is a pipe, not a file\)"),
+    (piped(write_flowers, "setid.mat"), r"setid\.mat must be a MATLAB file, but .* \(it is a pipe, not a file\)"),
     (replaced(write_cub, "classes.txt", "1"), r"classes\.txt must say something of '1'"),
     (without(write_aircraft, "data/images"), r"FGVC-Aircraft must have data/images/, got .* without it"),
     (without(write_aircraft, "data/images_variant_val.txt"), r"must have data/images_variant_val\.txt, got"),
