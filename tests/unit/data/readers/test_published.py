@@ -87,11 +87,13 @@ def nest(root: Path, name: str) -> None:
 
 
 def test_food_has_its_split_and_names_in_words(tmp_path: Path) -> None:
-    """Classes are called as labels.txt has them, without it as their folders; Kaggle's meta/ lies in another."""
+    """Classes are called as labels.txt has them, else as their folders; Kaggle's meta/ lies in another."""
     listed = read_layout(write_food(tmp_path))
     assert (listed.layout, listed.classes, listed.notes) == ("Food-101", ("Apple pie", "Beef tartare"), ())
     assert splits_of(listed) == {"train": 3, "test": 1}
     assert listed.images[0] == ImageRecord("images/apple_pie/1005649.jpg", 0, "train", None)
+    write_texts(tmp_path, {"meta/labels.txt": ["Pie", "Tartare", "Pie"]})
+    assert read_layout(tmp_path).classes == ("apple pie", "beef tartare")
     (tmp_path / "meta" / "labels.txt").unlink()
     nest(tmp_path, "meta")
     assert read_layout(tmp_path).classes == ("apple pie", "beef tartare")
