@@ -6,7 +6,7 @@ FACE = {
     "demo": ("FOLDER_NAME", "demo_counts", "write_demo"),
     "files": ("FORMATS",),
     "layouts": ("read_layout",),
-    "manifest": ("Manifest",),
+    "manifest": ("Manifest", "in_pixels"),
     "paths": ("images_named", "require_images"),
     "splits": ("listing_notes", "quota"),
 }

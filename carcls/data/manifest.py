@@ -26,8 +26,11 @@ UNREADABLE = "unreadable"
 _THREADS = 2
 _KINDS = {"d": "a folder", "p": "a pipe", "s": "a socket", "c": "a device", "b": "a device"}
 Split = Literal["train", "validation", "test"]
-Box = tuple[int, int, int, int]
-"""x1, y1, x2, y2 in pixels from 0; x2 and y2 exclusive."""
+Box = tuple[float, float, float, float]
+"""x1, y1, x2, y2 from 0, x2 and y2 exclusive: whole numbers are pixels, floats are fractions of the image's sides.
+
+Fractions stay what they are until the image is decoded: its sides are not known before it is opened.
+"""
 # Size in bytes, times of modification and of status change in nanoseconds, digest. Exchanging files, or setting their
 # times of modification, changes the other one.
 _Entry = tuple[int, int, int, str]
@@ -46,7 +49,7 @@ class ImageRecord:
         path: relative to the manifest's root, with forward slashes.
         label: position in the manifest's classes.
         split: as the data set has it; what it lacks is cut from train later.
-        box: x1, y1, x2, y2 in pixels from 0, x2 and y2 exclusive; None means the whole image.
+        box: of the stored image; None means the whole image.
         group: images of one group, such as those of one car, stay on one side of a cut; empty for an image by itself.
     """
 
@@ -55,6 +58,18 @@ class ImageRecord:
     split: Split
     box: Box | None
     group: str = ""
+
+
+def in_pixels(box: Box, width: int, height: int) -> Box:
+    """Return a box of an image of these sides in pixels.
+
+    >>> in_pixels((0.25, 0.0, 1.0, 0.5), 200, 100), in_pixels((1, 2, 30, 40), 200, 100)
+    ((50.0, 0.0, 200.0, 50.0), (1, 2, 30, 40))
+    """
+    if all(isinstance(edge, int) for edge in box):
+        return box
+    x1, y1, x2, y2 = box
+    return x1 * width, y1 * height, x2 * width, y2 * height
 
 
 def _columns_of(images: tuple[ImageRecord, ...]) -> dict[str, list[Any]]:

@@ -273,7 +273,7 @@ def finish(streams: Streams, name: str, out: Path, tracking_uri: str | None) -> 
 @click.argument("experiments", type=Known("experiment"), metavar="[EXPERIMENT]…", nargs=-1)
 @click.option("--family", type=FAMILY, help="Only this family's.")
 @click.option("--scale", type=click.Choice(["documented", "demo"]), default="documented", help="How large they run.")
-@options("data", "set", "cpus-per-trial", "gpus-per-trial", "concurrency", "name", "out", "tracking-uri")
+@options("data", "images", "set", "cpus-per-trial", "gpus-per-trial", "concurrency", "name", "out", "tracking-uri")
 @options("seed", "weights", "address", "notify", "dry-run", "read")
 @answering
 def reproduce(

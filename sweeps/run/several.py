@@ -161,9 +161,10 @@ def _prepared(command: Command) -> Command:
     require_kind(command.root / command.name, command.kind)
     specs = []
     for spec in command.specs:
-        if spec.data.path is not None:  # absolute, it means the same wherever the sweep goes on
-            path = str(Path(spec.data.path).expanduser().absolute())
-            spec = spec.model_copy(update={"data": spec.data.model_copy(update={"path": path})})
+        # Absolute, they mean the same wherever the sweep goes on.
+        paths = {name: path for name in ("path", "images") if (path := getattr(spec.data, name)) is not None}
+        paths = {name: str(Path(path).expanduser().absolute()) for name, path in paths.items()}
+        spec = spec.model_copy(update={"data": spec.data.model_copy(update=paths)})
         specs.append(with_start(spec, command.root) if command.kind == "all" else spec)
     return replace(command, specs=tuple(specs), notify=check_address(command.notify))
 
