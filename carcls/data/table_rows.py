@@ -45,7 +45,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """A row of a table: what names it, and what it says."""
 
     line: int
@@ -72,7 +72,7 @@ def where_is(source: Source, line: int) -> str:
     return f"{source.table.unit} {line} of {source.table.path.name}"
 
 
-def rows_of(folder: Folder, source: Source, wrong: Wrong) -> Iterator[Row]:
+def rows_of(folder: Folder, source: Source, wrong: Wrong) -> Iterator[TableRow]:
     """Yield the rows of a table, but those that say nothing that could be used, which are added to the wrong ones."""
     table, splits = source.table, dict[str, Split | None]()
     blank = [""] * len(table.lines)
@@ -96,10 +96,10 @@ def rows_of(folder: Folder, source: Source, wrong: Wrong) -> Iterator[Row]:
         except ValueError as error:
             wrong.append((line, where, str(error)))
             continue
-        yield Row(line, where, relative(path, source.place, folder.path), label, split, group, corners)
+        yield TableRow(line, where, relative(path, source.place, folder.path), label, split, group, corners)
 
 
-def without_unlabelled(rows: list[Row]) -> tuple[list[Row], list[str]]:
+def without_unlabelled(rows: list[TableRow]) -> tuple[list[TableRow], list[str]]:
     """Leave out splits that have no label at all, as test splits of competitions are; return what is said of them."""
     labelled = {row.split for row in rows if row.label}
     counts = Counter(row.split for row in rows if row.split != "train" and row.split not in labelled)
@@ -107,13 +107,13 @@ def without_unlabelled(rows: list[Row]) -> tuple[list[Row], list[str]]:
     return [row for row in rows if row.split not in counts], notes
 
 
-def usable(folder: Folder, rows: Sequence[Row], wrong: Wrong) -> Iterator[Row]:
+def usable(folder: Folder, rows: Sequence[TableRow], wrong: Wrong) -> Iterator[TableRow]:
     """Yield the rows whose files are there, once each; the others are added to the wrong ones."""
     listed = set[str]()
     for place in folder.walk():
         inside = place.path.relative_to(folder.path).as_posix()
         listed.update(name if inside == "." else f"{inside}/{name}" for name in (*place.images, *place.others))
-    first = dict[tuple[str, Numbers | None], Row]()
+    first = dict[tuple[str, Numbers | None], TableRow]()
     for row in rows:
         before = first.setdefault((row.path, row.corners), row)
         if not row.label:

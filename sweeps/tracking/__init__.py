@@ -7,6 +7,7 @@ FACE = {
     "contest": ("Demands",),
     "gates": ("GateAnswer",),
     "moves": ("Move",),
+    "moving": ("has_runs_of",),
     "promotion": ("ChampionHistory", "Promotion", "Rollback", "history", "promote", "rollback"),
     "registry": ("TrialModel", "held_versions", "load_model"),
     "runs": ("hide", "runs_of"),

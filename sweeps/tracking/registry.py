@@ -8,7 +8,7 @@ import warnings
 import zipfile
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -24,7 +24,7 @@ from carcls.catalog import FAMILIES
 from carcls.errors import mask_secrets
 from sweeps.results.result import Registered
 from sweeps.tracking.challenge import judge
-from sweeps.tracking.compat import remove_files, store_in_use
+from sweeps.tracking.compat import remove_files, store_in_use, top_files
 from sweeps.tracking.contest import FILES_TAG, champion_beside, checksums
 from sweeps.tracking.names import CHALLENGE, CHALLENGER, PREDICTIONS, SWEEP_ID, TRIAL, VALIDATION, of_sweep
 from sweeps.tracking.naming import claim_name
@@ -272,9 +272,7 @@ def _log_model(
             metadata={"accepts": accepts},
         )
         place = mlflow.get_logged_model(model.model_id).artifact_location
-        listed = [file for file in mlflow.artifacts.list_artifacts(artifact_uri=place) if not file.is_dir]
-        for name in {PurePosixPath(file.path).name for file in listed} - sent.keys():
-            sent[name] = Path(mlflow.artifacts.download_artifacts(f"{place}/{name}", dst_path=folder))
+        sent |= top_files(mlflow.get_tracking_uri(), place, Path(folder), besides=sent)
         return model, checksums((name, file) for name, file in sent.items() if file.is_file())
 
 

@@ -163,6 +163,8 @@ def test_a_layout_is_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Looked for list\.txt"):
         layouts.read_layout(tmp_path)
     (tmp_path / "list.txt").write_text("a.jpg audi\nb.jpg bmw\n")
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"x")
     listed = layouts.read_layout(tmp_path)
     assert (listed.classes, [image.path for image in listed.images]) == (("audi", "bmw"), ["a.jpg", "b.jpg"])
 

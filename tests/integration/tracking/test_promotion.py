@@ -474,6 +474,27 @@ def test_a_forced_move_is_recorded_and_rolled_back(
 
 
 @pytest.mark.usefixtures("without_loading")
+def test_a_move_is_recorded_last_and_in_the_room_that_there_is(
+    tracking: Tracking, register: Register, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    """Another machine's clock may be ahead; a server's tables take 5,000 characters, so that reasons have an end."""
+    first, _ = register(range(0), is_champion=True), register(range(10))
+    ahead = json.dumps({"at": "2999-01-01T00:00:00+00:00", "by": "ann", "from": None, "to": first})
+    tracking.client().set_registered_model_tag(NAME, "carsweep.rollback.29990101T000000.000000Z", ahead)
+    code, _, said = run("promote", "transfer", "--force", "--reason", "é" * 1001, "--out", tmp_path)
+    assert (code, "--reason must have at most 1,000 characters, got 1,001" in said) == (2, True)
+    assert run("promote", "transfer", "--force", "--reason", "é" * 1000, "--out", tmp_path)[0] == 0
+    found = history(tracking, "transfer")
+    assert ([move.kind for move in found.moves], found.by_hand) == (["rollback", "promotion"], False)
+    assert found.moves[-1].at < ahead[8:]
+    assert rollback(tracking, "transfer", ModelFiles(tracking), reason="x").after == first
+    assert history(tracking, "transfer").moves[-1].kind == "rollback"
+    tags = tracking.client().get_registered_model(NAME).tags
+    assert max(map(len, tags.values())) <= 5000
+    assert min(len(records(tracking, kind)) for kind in ("promotion", "rollback")) >= 1
+
+
+@pytest.mark.usefixtures("without_loading")
 def test_the_champion_answers_the_images_that_came_later(
     tracking: Tracking, register: Register, tmp_path: Path, draw_tints: Callable[..., Path]
 ) -> None:

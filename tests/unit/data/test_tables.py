@@ -133,7 +133,7 @@ def test_wrong_rows_are_listed_by_line_and_counted(tmp_path: Path) -> None:
     listed = read_layout(write(pictures(tmp_path, "abcde") / "cars.csv", rows), ALL)
     assert list(listed.images) == IMAGES
     assert list(listed.notes) == [
-        "1 of 6 files is left out: it is not among those of the table cars.csv, such as 'images/e.jpg'.",
+        "1 of 6 files is left out: it is not among the images of the table cars.csv, such as 'images/e.jpg'.",
         "6 of 10 rows of cars.csv are left out.",
         "left out: line 6 of cars.csv (there is no file 'images/none.jpg')",
         "left out: line 7 of cars.csv (it has no label)",
@@ -306,7 +306,7 @@ def test_a_folder_with_a_table_is_read_by_it(tmp_path: Path, name: str) -> None:
     assert listed.notes == (
         "1 of 7 files is left out: by its extension (1 .csv) it is no image of JPEG, PNG, WEBP, AVIF, BMP, GIF, TIFF, "
         "PPM, JPEG2000.",
-        f"1 of 7 files is left out: it is not among those of the table {name}, such as 'images/e.jpg'.",
+        f"1 of 7 files is left out: it is not among the images of the table {name}, such as 'images/e.jpg'.",
     )
 
 
