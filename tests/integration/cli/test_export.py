@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import draw_pictures, export_with_gallery
+from helpers import draw_pictures
 
 from carcls.data.config import DataConfig
 from carcls.data.dataset import Dataset, prepare_dataset
@@ -24,16 +24,6 @@ pytest.importorskip("onnxruntime", reason="needs the extra onnx, which the extra
 
 Run = Callable[..., tuple[int, str, str]]
 REAL = Path(os.environ.get("CARSWEEP_REAL_CARS", "shared/data/stanford_cars"))
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    """A model whose gallery has the pictures of four classes, beside the sweep ``mine`` that knows where they are."""
-    pictures = draw_pictures(tmp_path / "pictures")
-    data = prepare_dataset(DataConfig(path=str(pictures)), StageStore(tmp_path / "runs" / "stages"), 64)
-    (tmp_path / "runs" / "mine").mkdir()
-    data.save(tmp_path / "runs" / "mine" / "dataset.json")
-    return export_with_gallery(tmp_path / "model", pictures)
 
 
 def test_onnx_is_checked_on_the_test_images(run: Run, model: Path, tmp_path: Path) -> None:
