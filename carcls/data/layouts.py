@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import pkgutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path, PurePath
 
 from carcls.data import readers
 from carcls.data.config import DataConfig
-from carcls.data.files import FORMATS, Folder, extension_of, is_image, list_folder
+from carcls.data.files import FORMATS, HEIF, HEIF_EXTENSIONS, Folder, extension_of, is_image, list_folder
 from carcls.data.manifest import Manifest
 from carcls.data.readers import Reader
 from carcls.errors import DataError
@@ -134,7 +134,16 @@ def _unknown_layout(folder: Folder) -> str:
     elif flat:
         shown = f"{', '.join(flat[:5])}{', …' if len(flat) > 5 else ''}"
         found = f"images beside each other in {shown}, no names of classes (data.depth=1 if they are)"
-    return f"data path must be in a known layout, got {str(folder.path)!r} with {found}. Looked for {looked_for}."
+    return (
+        f"data path must be in a known layout, got {str(folder.path)!r} with {found}. Looked for {looked_for}."
+        + _hint(extension_of(name) for place in folder.walk() for name in place.others)
+    )
+
+
+def _hint(extensions: Iterable[str]) -> str:
+    """Say what would read some of the files that are no images here."""
+    is_readable = HEIF not in FORMATS and any(extension in HEIF_EXTENSIONS for extension in extensions)
+    return " HEIC images are read after: pip install 'carsweep[heic]'." if is_readable else ""
 
 
 def _flat(folder: Folder) -> list[str]:
@@ -194,6 +203,7 @@ def _left_out(folder: Folder, listed: Manifest) -> Iterator[str]:
         yield (
             f"{left_out:,} of {total:,} files {verb} left out: by {by} extension "
             f"({kinds}{', …' if len(others) > 3 else ''}) {no} of {', '.join(FORMATS)}."
+            f"{_hint(others)}"
         )
     if unused:
         verb, they = ("is", "it is") if len(unused) == 1 else ("are", "they are")

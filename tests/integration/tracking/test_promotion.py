@@ -22,7 +22,7 @@ from carcls.data.dataset import prepare_dataset
 from carcls.errors import InputError
 from carcls.evaluation.significance import wilson_interval
 from carcls.stages import StageStore
-from sweeps.tracking import promotion, registry
+from sweeps.tracking import promotion, pyfunc
 from sweeps.tracking.contest import FILES_TAG, Contest, Demands
 from sweeps.tracking.gates import GATES, Gate, GateAnswer
 from sweeps.tracking.models import ModelFiles
@@ -80,6 +80,7 @@ def register(tracking: Tracking, export: Path, tmp_path: Path) -> Register:
             test={"test_accuracy": 1 - len(wrong) / IMAGES},
             details={"data": "cars", "test_images": test_images},
             predictions=file,
+            card="carsweep serve --model NAME/VERSION",
         )
         if is_champion:
             crown(tracking, version.version)
@@ -242,7 +243,7 @@ def test_challenger_with_another_signature_is_refused(
     """Whoever reads the champion's columns must find them in the next champion."""
     register(range(10), is_champion=True)
     other = ModelSignature(outputs=Schema([ColSpec(DataType.string, "name")]))
-    monkeypatch.setattr(registry, "signature_of", lambda _: other)
+    monkeypatch.setattr(pyfunc, "signature_of", lambda _: other)
     register(range(0))
     outcome = refused(tracking)
     assert outcome.gate == "signature"
@@ -264,6 +265,8 @@ def test_versions_tested_on_different_images_are_not_compared(
 def test_a_registered_version_knows_the_champion_beside_it(tracking: Tracking, register: Register) -> None:
     """Its score with the interval, and the paired difference on the same images or why there is none."""
     first = register(range(20))
+    described = tracking.client().get_model_version(NAME, first).description
+    assert described.startswith(f"carsweep serve --model {NAME}/{first}\n")
     model = partial(TrialModel, tracking, "transfer", "s1")
     assert model(0).find().champion is None
     crown(tracking, first)
@@ -416,8 +419,8 @@ def test_more_columns_than_the_champions_are_welcome(
 ) -> None:
     """Whoever reads the champion's finds them."""
     register(range(10), is_champion=True)
-    more = [*registry.signature_of("transfer").outputs.inputs, ColSpec(DataType.double, "doubt")]
-    monkeypatch.setattr(registry, "signature_of", lambda _: ModelSignature(outputs=Schema(more)))
+    more = [*pyfunc.signature_of("transfer").outputs.inputs, ColSpec(DataType.double, "doubt")]
+    monkeypatch.setattr(pyfunc, "signature_of", lambda _: ModelSignature(outputs=Schema(more)))
     register(range(0))
     said = state_of(promote(tracking, "transfer", dry_run=True), "signature")
     assert said == ("passed", f"all {len(more) - 1} columns of the champion, and 1 more")

@@ -15,7 +15,7 @@ from scipy.io import savemat
 from carcls.data import devkit
 from carcls.data.config import DataConfig
 from carcls.data.dataset import prepare_dataset, summarize
-from carcls.data.files import EXTENSIONS, Folder
+from carcls.data.files import EXTENSIONS, FORMATS, Folder
 from carcls.data.layouts import READERS, Reader, read_layout
 from carcls.data.manifest import ImageRecord, Manifest
 from carcls.data.splits import listing_notes
@@ -314,22 +314,36 @@ def test_files_of_other_extensions_are_counted(tmp_path: Path, layout: dict[str,
     """How many files are left out for their extension is said, with the extensions; archive litter is not counted."""
     write_folders(tmp_path, layout)
     first, second = [tmp_path / folder for folder in layout][:2]
-    for name in ("1.heic", "2.HEIC", "3.txt", "NOTES", "Thumbs.db", ".DS_Store"):
+    for name in ("1.xcf", "2.XCF", "3.txt", "NOTES", "Thumbs.db", ".DS_Store"):
         (first / name).write_bytes(b"x")
-    (second / "4.heic").write_bytes(b"x")
+    (second / "4.xcf").write_bytes(b"x")
     (second / "folder").mkdir()
     (note,) = read_layout(tmp_path).notes
-    extensions = "3 .heic, 1 without one, 1 .txt"
+    extensions = "3 .xcf, 1 without one, 1 .txt"
     assert note.startswith(f"5 of 13 files are left out: by their extension ({extensions}) they are no images of JPEG,")
 
 
 def test_one_of_a_thing_is_said_as_one(tmp_path: Path) -> None:
     """One file that is left out, and one folder without images."""
     write_folders(tmp_path, {"a": 5, "b": 3, "c": 0})
-    (tmp_path / "a" / "1.heic").write_bytes(b"x")
+    (tmp_path / "a" / "1.xcf").write_bytes(b"x")
     files, folders = read_layout(tmp_path).notes
-    assert files.startswith("1 of 9 files is left out: by its extension (1 .heic) it is no image of JPEG")
+    assert files.startswith("1 of 9 files is left out: by its extension (1 .xcf) it is no image of JPEG")
     assert folders.endswith("holds no images and is no class, such as 'c'.")
+
+
+@pytest.mark.skipif("HEIF" in FORMATS, reason="pillow-heif is installed")
+def test_images_of_phones_say_what_would_read_them(tmp_path: Path) -> None:
+    """Whether some or all of the images are HEIC."""
+    write_folders(tmp_path, {"a": 2, "b": 2})
+    for name in ("a", "b"):
+        (tmp_path / name / "IMG_1.HEIC").write_bytes(b"x")
+    (note,) = read_layout(tmp_path).notes
+    assert note.endswith("TIFF, PPM, JPEG2000. HEIC images are read after: pip install 'carsweep[heic]'.")
+    for file in tmp_path.rglob("*.jpg"):
+        file.unlink()
+    with pytest.raises(DataError, match=r"HEIC images are read after: pip install 'carsweep\[heic\]'\.$"):
+        read_layout(tmp_path)
 
 
 def test_what_is_written_as_a_devkit_is_read_as_it_was(tmp_path: Path) -> None:
