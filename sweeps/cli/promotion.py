@@ -172,9 +172,10 @@ def _numbers(promotion: Promotion, store: Sequence[str]) -> Iterator[str]:
         yield f"On the same {compared.images} test images, by the stored predictions:"
         yield f"  version {promotion.challenger} (challenger)  {first}, {compared.first_only} {alone}"
         yield f"  version {promotion.champion} (champion)    {second}, {compared.second_only} {alone}"
+        found = "" if promotion.verdict in ("refused", "forced") else f": {promotion.verdict}"  # by other gates
         yield (
             f"  difference {points(compared.difference, digits=2)} points (95% interval {low} to {high}), "
-            f"exact McNemar p = {compared.p_value:.3g}: {promotion.verdict}"
+            f"exact McNemar p = {compared.p_value:.3g}{found}"
         )
     if promotion.moved:
         asked = carsweep_command("predict", "PATH", "--model", f"{promotion.model}@champion", *store)
