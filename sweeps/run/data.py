@@ -106,6 +106,11 @@ def prepare_data(
     return found
 
 
+def counts_note(dataset: Dataset) -> str:
+    """Return how many images there are, a sentence."""
+    return f"{dataset.name}: {len(dataset.classes)} classes; images: {counts_text(dataset.counts)}."
+
+
 def begun_data(folder: Path) -> Dataset | None:
     """Return the data that the sweep of a folder has begun on; None where it has none that can be read."""
     from carcls.data.dataset import Dataset
@@ -116,12 +121,11 @@ def begun_data(folder: Path) -> Dataset | None:
 
 
 def data_notes(dataset: Dataset) -> list[str]:
-    """Return what was found in the images, a sentence each: counts, and what the user may want to know."""
+    """Return what was found in the images and the user may want to know, a sentence each."""
     unreadable = [f"left out, unreadable: {path} ({reason})" for path, reason in dataset.quarantined]
     duplicates = [f"test image duplicates a training image: {test} = {train}" for test, train in dataset.duplicates]
     for findings in (unreadable, duplicates):
         if len(findings) > MOST_FINDINGS:
             more = f"… and {len(findings) - MOST_FINDINGS} more; all are in dataset.json in the sweep's folder."
             findings[MOST_FINDINGS:] = [more]
-    counts = f"{dataset.name}: {len(dataset.classes)} classes; images: {counts_text(dataset.counts)}."
-    return [counts, *dataset.notes, *unreadable, *duplicates]
+    return [*dataset.notes, *unreadable, *duplicates]

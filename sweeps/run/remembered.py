@@ -120,7 +120,19 @@ def extended(
     mistakes.raise_all()
     for spec in specs:
         _require_data(spec, command)
+    if trials is not None:
+        _require_more(specs[0], command)
     return replace(command, specs=tuple(specs), changes=tuple(changes))
+
+
+def _require_more(spec: SweepSpec, command: Command) -> None:
+    """Check that a sweep has not begun more trials than it is to have; a job's are always added to."""
+    begun = read_history(command.out / str(spec.name)).counted
+    if spec.trials < begun:
+        raise InputError(
+            f"--trials must be at least the {begun} that {command.name!r} has begun, got {spec.trials}. Use +N for N "
+            f"more, leave it out to end those that were begun, or end it now: carsweep finish {command.name}."
+        )
 
 
 def _require_data(spec: SweepSpec, command: Command) -> None:

@@ -72,6 +72,11 @@ def require_parts(folder: Folder, name: str, source: str, *parts: str) -> None:
         )
 
 
+def place_of(folder: Folder, name: str) -> str:
+    """Return where a folder of a data set is, relative to ``folder``: some archives hold it in one of its own name."""
+    return f"{name}/{name}" if folder.below(f"{name}/{name}") else name
+
+
 def files_in(folder: Folder, *places: str) -> Iterator[str]:
     """Yield the paths of all files in places of a folder, relative to it; those that are not there hold none."""
     for place in places:

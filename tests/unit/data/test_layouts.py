@@ -113,6 +113,14 @@ def test_split_folders_give_sorted_classes_and_the_splits_as_found(tmp_path: Pat
     assert [image.label for image in manifest.images] == [0, 0, 0, 1, 1, 0, 1]
 
 
+@pytest.mark.parametrize("names", ["cars_train cars_test", "train_images test_images", "Training-Set Test-Set"])
+def test_split_folders_may_have_other_words_in_their_names(tmp_path: Path, names: str) -> None:
+    """One word of the name says which split it is."""
+    train, test = names.split()
+    listed = read_layout(write_folders(tmp_path, {f"{train}/a": 2, f"{train}/b": 2, f"{test}/a": 1}))
+    assert [image.split for image in listed.images] == ["train"] * 4 + ["test"]
+
+
 @pytest.mark.parametrize("name", ["val", "valid", "validation"])
 def test_a_validation_folder_is_kept_or_cut_anew_as_the_config_says(tmp_path: Path, name: str) -> None:
     """Its own validation images validate, unless data.validation=cut; either is said, and that test is cut."""
@@ -131,7 +139,16 @@ def test_a_validation_folder_is_kept_or_cut_anew_as_the_config_says(tmp_path: Pa
 
 @pytest.mark.parametrize(
     "folders",
-    ["train test", "images thumbnails", "a_train/a_train a_test/a_test", "part1 part2", "a/img a/jpg", "Photos Raw"],
+    [
+        "train test",
+        "images thumbnails",
+        "a_train/a_train a_test/a_test",
+        "part1 part2",
+        "a/img a/jpg",
+        "Photos Raw",
+        "train/images valid/images",
+        "cars_train/batch1 cars_train/batch2",
+    ],
 )
 def test_splits_of_unsorted_images_are_no_classes(tmp_path: Path, folders: str) -> None:
     """Folders named after splits, sizes or heaps are refused with the layouts that are read, unless they are meant."""

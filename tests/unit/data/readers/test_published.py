@@ -77,6 +77,13 @@ def test_aircraft_has_three_levels_and_its_own_validation_images(
     assert read_layout(tmp_path / "data", config).images[0].path == "images/1025795.jpg"
 
 
+def nest(root: Path, name: str) -> None:
+    """Put a folder into one of its own name, as some archives have it."""
+    (root / name).rename(root / "inner")
+    (root / name).mkdir()
+    (root / "inner").rename(root / name / name)
+
+
 def test_food_has_its_split_and_names_in_words(tmp_path: Path) -> None:
     """Classes are called as labels.txt has them, without it as their folders; Kaggle's meta/ lies in another."""
     listed = read_layout(write_food(tmp_path))
@@ -84,9 +91,7 @@ def test_food_has_its_split_and_names_in_words(tmp_path: Path) -> None:
     assert splits_of(listed) == {"train": 3, "test": 1}
     assert listed.images[0] == ImageRecord("images/apple_pie/1005649.jpg", 0, "train", None)
     (tmp_path / "meta" / "labels.txt").unlink()
-    (tmp_path / "meta").rename(tmp_path / "inner")
-    (tmp_path / "meta").mkdir()
-    (tmp_path / "inner").rename(tmp_path / "meta" / "meta")
+    nest(tmp_path, "meta")
     assert read_layout(tmp_path).classes == ("apple pie", "beef tartare")
 
 
@@ -100,6 +105,12 @@ def test_pets_have_their_split_and_are_not_cut_to_their_heads(tmp_path: Path) ->
         "'images/Abyssinian_102.jpg'.",
         "Images are not cut: the boxes in annotations/xmls/ are of heads only.",
     )
+    nest(tmp_path, "images")
+    nest(tmp_path, "annotations")
+    again = read_layout(tmp_path)
+    assert ([image.path for image in again.images], len(again.notes)) == (
+        [f"images/{image.path}" for image in listed.images], 2,
+    )  # fmt: skip
 
 
 def test_flowers_have_numbers_for_names_and_a_small_training_split(tmp_path: Path) -> None:
@@ -129,6 +140,14 @@ def test_cars_in_one_folder_have_their_split_in_one_file(tmp_path: Path) -> None
         ImageRecord("car_ims/000002.jpg", 0, "test", (47, 23, 441, 202)),
         ImageRecord("car_ims/000003.jpg", 1, "train", (6, 3, 277, 180)),
     )
+
+
+def test_the_devkit_beside_the_one_folder_is_not_needed(tmp_path: Path) -> None:
+    """cars_annos.mat says all of car_ims/, where cars_train/ is not there."""
+    write_car_ims(tmp_path)
+    (tmp_path / "devkit").mkdir()
+    (tmp_path / "devkit" / "cars_train_annos.mat").write_bytes(b"MATLAB 5.0")
+    assert splits_of(read_layout(tmp_path)) == {"train": 2, "test": 1}
 
 
 def test_cars_by_class_have_the_boxes_of_their_split(tmp_path: Path) -> None:
