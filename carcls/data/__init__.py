@@ -7,6 +7,7 @@ FACE = {
     "layouts": ("read_layout",),
     "manifest": ("Manifest", "in_pixels"),
     "paths": ("images_named", "require_images"),
+    "unpacking": ("notes_of_unpacking", "unpacked"),
     "splits": ("listing_notes", "quota"),
 }
 """What other rooms may import, by module."""

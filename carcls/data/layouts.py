@@ -93,8 +93,8 @@ def _read_file(path: Path, config: DataConfig) -> tuple[Folder, Manifest]:
             _require_understood(reader, found[1], config)
             return found
     raise DataError(
-        f"data path must be a folder or a table ({', '.join(SUFFIXES)}), got the file {str(path)!r}. "
-        "Unpack it, or give its folder."
+        f"data path must be a folder, a table ({', '.join(SUFFIXES)}) or an archive (.zip, .tar, .tar.gz, …), got the "
+        f"file {str(path)!r}. Give its folder, or unpack it."
     )
 
 

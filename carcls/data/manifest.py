@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import stat
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PlainSerializer, PlainValidator, TypeAdapter
 
-from carcls.errors import UnreadableImage
+from carcls.errors import DataError, UnreadableImage
 from carcls.stages import write_json
 
 UNREADABLE = "unreadable"
@@ -138,6 +139,28 @@ class Manifest:
             group = [image.group] if image.group else []
             state.update(json.dumps([image.path, image.label, image.split, image.box, content, *group]).encode())
         return replace(self, digest=state.hexdigest(), contents=contents)
+
+
+def contents_of(files: Sequence[Path], cache: Path) -> list[str]:
+    """Return the digests of files, as ``Manifest.with_contents`` has those of images.
+
+    Args:
+        files: that must be there.
+        cache: a JSON file of what is known already, read first and rewritten when something was added.
+
+    Raises:
+        DataError: one cannot be read.
+    """
+    known = _read_cache(cache)
+    found = {str(file): _entry(file, known.get(str(file)), read=True) for file in files}
+    lost = next((file for file, entry in found.items() if entry is None), None)
+    if lost is not None:
+        raise DataError(f"{lost} must be a file that can be read. Change its permissions.")
+    fresh = {file: entry for file, entry in found.items() if entry is not None}
+    if fresh != known:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_json(cache, fresh)
+    return [fresh[str(file)][-1] for file in files]
 
 
 def require_file(path: Path) -> os.stat_result:

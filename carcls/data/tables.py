@@ -16,6 +16,8 @@ from typing import Any
 
 from carcls.errors import DataError
 
+HUGGING_FACE = "hugging_face.csv"
+"""The table of a data set of Hugging Face's whose images were written as files."""
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
 PATH_COLUMNS = (
     *("path", "filepath", "imagepath", "imgpath", "file", "filename", "image", "img", "imagename", "imagefile"),

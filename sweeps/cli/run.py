@@ -86,7 +86,8 @@ def _plan(command: Command, streams: Streams, *, read: bool) -> int:
     from sweeps.cli.view import open_view
     from sweeps.run.several import plan_sweeps
 
-    plans = plan_sweeps(command, partial(open_view, console=streams.progress) if read else None)
+    view = partial(open_view, console=streams.progress) if read else None
+    plans = plan_sweeps(command, view, streams.notify)
     parts = ["\n".join(plan.lines(streams.result.width)) for plan in plans]
     value = plans[0].to_dict()
     if command.is_job:

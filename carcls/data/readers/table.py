@@ -26,7 +26,7 @@ from carcls.data.table_rows import (
     where_is,
     without_unlabelled,
 )
-from carcls.data.tables import PATH_COLUMNS, column_names, is_table, plain, read_table
+from carcls.data.tables import HUGGING_FACE, PATH_COLUMNS, column_names, is_table, plain, read_table
 from carcls.errors import DataError
 
 _LABELS = ("label", "class", "category", "target", "species", "variety")
@@ -93,6 +93,8 @@ def _names_images(path: Path, config: DataConfig) -> bool:
         names = column_names(path)
     except DataError:
         return False  # not for us
+    if path.name == HUGGING_FACE:
+        return True
     return bool(_named(names, PATH_COLUMNS)) and bool([config.label] if config.label in names else _labels(names))
 
 
@@ -181,7 +183,13 @@ def _manifest(folder: Folder, sources: Sequence[Source], config: DataConfig) -> 
     annotations.sort(key=lambda row: (row.path, row.box or ()))
     tables = [Path(os.path.relpath(source.table.path, folder.path)).as_posix() for source in sources]
     notes = [*unlabelled, *notes_of(sources, wrong, total, names), *outside_note(annotations)]
-    return manifest_of(folder, annotations, layout=f"the table {names}", companions=tables, notes=notes)
+    return manifest_of(
+        folder,
+        annotations,
+        layout="Hugging Face" if names == HUGGING_FACE else f"the table {names}",
+        companions=tables,
+        notes=notes,
+    )
 
 
 READER = Reader(

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 from helpers import run_carsweep
+from pyarrow import parquet
 
 WORDS = ["--set", "backbone=efficientnet_lite0", "image_size=32", "batch_size=8", "epochs=1", "unfreezing=frozen"]
 ONE = [*WORDS, "experiments=[]", "--trials", "1", "--name", "mine", "--json"]
@@ -39,3 +43,32 @@ def test_a_sweep_on_a_csv_ends_in_a_model_and_notices_that_it_was_edited(
     again = run_carsweep(tmp_path, ["resume", "mine"])
     assert again.code == 2
     assert "was begun on other images" in again.err
+
+
+def test_a_sweep_on_parquet_of_the_hub_ends_in_a_model_of_its_class_names(
+    tmp_path: Path, draw_tints: Callable[..., Path]
+) -> None:
+    """The images are written into the store once, and an archive of the data set goes on as the same data."""
+    images = draw_tints(tmp_path / "tints", 12, 4)
+    label = {"names": ["tint 0", "tint 1", "tint 2"], "_type": "ClassLabel"}
+    told = {"info": {"features": {"image": {"_type": "Image"}, "label": label}}}
+    for split in ("train", "test"):
+        paths = sorted((images / split).rglob("*.png"))
+        rows = [{"bytes": path.read_bytes(), "path": path.name} for path in paths]
+        table = pa.table({"image": rows, "label": [int(path.parent.name[-1]) for path in paths]})
+        table = table.replace_schema_metadata({"huggingface": json.dumps(told)})
+        (tmp_path / "hub" / "data").mkdir(parents=True, exist_ok=True)
+        parquet.write_table(table, tmp_path / "hub" / "data" / f"{split}-00000-of-00001.parquet")
+    run = ["run", "transfer", "--data", "hub", *ONE]
+    plan = run_carsweep(tmp_path, [*run[:-1], "--dry-run"])
+    assert "on hub (Hugging Face: 48 images, 3 classes; " in plan.out
+    done = run_carsweep(tmp_path, run)
+    assert done.code == 0, done.err
+    assert (done.value["data"]["name"], done.value["data"]["splits"]["test"]) == ("hub", 12)
+    assert len(list((tmp_path / "runs" / "stages" / "unpacked").glob("*/files"))) == 1
+    card = (tmp_path / "runs" / "mine" / "model-card.md").read_text(encoding="utf-8")
+    assert "tint 2" in card or "3 classes" in card
+    shutil.make_archive(str(tmp_path / "hub"), "zip", tmp_path / "hub")
+    again = run_carsweep(tmp_path, ["resume", "mine", "--data", "hub.zip", "--json"])
+    assert again.code == 0, again.err
+    assert again.value["data"]["digest"] == done.value["data"]["digest"]
