@@ -317,10 +317,22 @@ def test_a_few_missing_images_are_told_of(tmp_path: Path) -> None:
 def test_the_images_of_cars_beside_a_table_are_not_cars_without_labels(tmp_path: Path) -> None:
     """The table may hold the labels; where it does not, folders of images are no classes."""
     write_texts(tmp_path, {"cars_train.csv": ["x1,y1", "3,4"]})
-    for name in ("cars_train", "cars_test"):
+    for name in ("cars_train/cars_train", "cars_test/cars_test"):
         picture(tmp_path / name / "00001.jpg")
     with pytest.raises(DataError, match=r"must be in a known layout, got .* Looked for"):
         read_layout(tmp_path)
+    paths = ("cars_train/cars_train/00001.jpg,a", "cars_test/cars_test/00001.jpg,b")
+    write_texts(tmp_path, {"cars_train.csv": ["path,label", *paths]})
+    assert read_layout(tmp_path).classes == ("a", "b")
+
+
+def test_tables_beside_a_published_data_set_do_not_hide_it(tmp_path: Path) -> None:
+    """As Kaggle has FGVC-Aircraft: two folders deep, and lists of its own that name files without their folders."""
+    write_aircraft(tmp_path / "fgvc-aircraft-2013b" / "fgvc-aircraft-2013b")
+    write_texts(tmp_path, {f"{split}.csv": ["filename,Classes,Labels", "1.jpg,A318,0"] for split in ("train", "test")})
+    listed = read_layout(tmp_path)
+    assert (listed.layout, len(listed.notes)) == ("FGVC-Aircraft, data.level=variant", 1)
+    assert "(2 .csv)" in listed.notes[0]
 
 
 def test_the_level_of_aircraft_is_refused_elsewhere(tmp_path: Path) -> None:
