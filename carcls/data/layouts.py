@@ -138,7 +138,7 @@ def _require_understood(reader: Reader, listed: Manifest, config: DataConfig) ->
 
 def _several(folder: Folder, names: Sequence[str], rank: int) -> str:
     said = f"data path must hold one data set, got {len(names)} in {str(folder.path)!r} ({', '.join(names[:5])})."
-    if rank < 2:
+    if rank < 3:
         return f"{said} Give one of them."
     return f"{said} Give one of them; or say data.depth=1 if these are the classes, data.depth=2 if those in them are."
 

@@ -45,7 +45,7 @@ def _labels(folder: Folder, meta: str) -> dict[str, str]:
     """Return what classes are called in words, which labels.txt says in the order of classes.txt."""
     files = [folder.first(name, (meta,)) for name in ("classes.txt", "labels.txt")]
     classes, labels = (lines_of(file) if file else [] for file in files)
-    return dict(zip(classes, labels, strict=True)) if len(classes) == len({*labels}) else {}
+    return dict(zip(classes, labels, strict=True)) if len(classes) == len(labels) == len({*labels}) else {}
 
 
 READER = Reader("Food-101", _read)

@@ -193,5 +193,9 @@ def _manifest(folder: Folder, sources: Sequence[Source], config: DataConfig) -> 
 
 
 READER = Reader(
-    "a table of paths and labels (such as metadata.csv)", _read, settings=("images", "label"), read_file=read_file
+    "a table of paths and labels (such as metadata.csv)",
+    _read,
+    rank=1,
+    settings=("images", "label"),
+    read_file=read_file,
 )
