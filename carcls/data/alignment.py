@@ -216,7 +216,7 @@ def _blurring() -> Floats:
 
 
 def _detail(images: Floats) -> Floats:
-    blurred: Floats = _blurring() @ images @ _blurring().T
+    blurred: Floats = np.matmul(np.matmul(_blurring(), images), _blurring().T)
     return images - blurred
 
 

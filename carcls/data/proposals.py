@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from carcls.data.alignment import SMALL, Floats, Rows
+Floats = NDArray[np.float32]
+Rows = NDArray[np.int64]
 
 PER_IMAGE = 4
 """How many others each image proposes at most."""
@@ -61,7 +62,7 @@ FRAMES = (
 
 
 @dataclass(frozen=True, eq=False)
-class Proposals:
+class Candidates:
     """Pairs of images that may be copies, each once.
 
     Attributes:
@@ -75,13 +76,13 @@ class Proposals:
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, some: slice) -> Proposals:
-        return Proposals(self.pairs[some], self.frame[some])
+    def __getitem__(self, some: slice) -> Candidates:
+        return Candidates(self.pairs[some], self.frame[some])
 
 
 def descriptors(small: NDArray[np.uint8], frame: Frame) -> Floats:
-    """Return descriptors float32 [n, 64] of length 1 of gray images uint8 [n, 32, 32]; of a flat image it is zero."""
-    flat, projection = small.reshape(len(small), -1), _projection(frame)
+    """Return descriptors float32 [n, 64] of length 1 of gray images uint8 [n, s, s]; of a flat image it is zero."""
+    flat, projection = small.reshape(len(small), -1), _projection(frame, small.shape[-1])
     found = np.empty((len(flat), _FREQUENCIES), np.float32)
     for begin in range(0, len(flat), _BLOCK):
         part = flat[begin : begin + _BLOCK].astype(np.float32) @ projection
@@ -89,12 +90,12 @@ def descriptors(small: NDArray[np.uint8], frame: Frame) -> Floats:
     return found
 
 
-def _projection(frame: Frame) -> Floats:
-    """Return the linear map float32 [1024, 64] from the pixels of an image to its descriptor in a frame."""
+def _projection(frame: Frame, side: int) -> Floats:
+    """Return the linear map float32 [s * s, 64] from the pixels of an image to its descriptor in a frame."""
     points = (np.arange(_GRID) + 0.5) / _GRID * 2 - 1
     y, x = (axis.ravel() for axis in np.meshgrid(points, points, indexing="ij"))
     u, v = frame.matrix @ np.stack([x, y]) * _FRAME
-    pixels = (np.arange(SMALL) + 0.5) / SMALL * 2 - 1
+    pixels = (np.arange(side) + 0.5) / side * 2 - 1
     blur = _BLUR * 2 * _FRAME / _GRID
     across = np.exp(-(((u[:, None] - pixels) * frame.zoom_x / blur) ** 2) / 2)
     down = np.exp(-(((v[:, None] - pixels) * frame.zoom_y / blur) ** 2) / 2)
@@ -116,16 +117,16 @@ def _cosines() -> NDArray[np.float64]:
     return np.stack(kept, axis=1)
 
 
-def propose(small: NDArray[np.uint8], threads: Executor) -> Proposals:
+def propose(small: NDArray[np.uint8], threads: Executor) -> Candidates:
     """Return for each image the PER_IMAGE others that it resembles most in some frame, if by FLOOR or more.
 
     Args:
-        small: gray images, uint8 [n, 32, 32].
+        small: gray images, uint8 [n, s, s].
         threads: work on a frame each.
     """
     count = len(small)
     if count < 2:
-        return Proposals(np.zeros((0, 2), np.int64), np.zeros(0, np.int64))
+        return Candidates(np.zeros((0, 2), np.int64), np.zeros(0, np.int64))
     base = descriptors(small, FRAMES[0])
     cells = _Cells.of(base)
     sims, found = np.full((count, PER_IMAGE), -1.0, np.float32), np.zeros((count, PER_IMAGE), np.int64)
@@ -230,11 +231,11 @@ def _best(sims: Floats, found: Rows, frames: Rows) -> tuple[Floats, Rows, Rows]:
     return sims[lines, order], found[lines, order], frames[lines, order]
 
 
-def _pairs(sims: Floats, found: Rows, frames: Rows) -> Proposals:
+def _pairs(sims: Floats, found: Rows, frames: Rows) -> Candidates:
     asked, place = np.nonzero(sims >= FLOOR)
     sims, found, frames = sims[asked, place], found[asked, place], frames[asked, place]
     low, high = np.minimum(asked, found), np.maximum(asked, found)
     order = np.lexsort((-sims, high, low))
     first = np.append(True, (np.diff(low[order]) != 0) | (np.diff(high[order]) != 0))[: len(order)]
     kept = order[first]
-    return Proposals(np.stack([asked[kept], found[kept]], axis=1), frames[kept])
+    return Candidates(np.stack([asked[kept], found[kept]], axis=1), frames[kept])
