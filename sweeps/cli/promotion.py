@@ -171,9 +171,10 @@ def _numbers(promotion: Promotion) -> Iterator[str]:
         yield f"On the same {compared.images} test images, by the stored predictions:"
         yield f"  version {promotion.challenger} (challenger)  {first}, {compared.first_only} {alone}"
         yield f"  version {promotion.champion} (champion)    {second}, {compared.second_only} {alone}"
+        found = "" if promotion.verdict in ("refused", "forced") else f": {promotion.verdict}"  # by other gates
         yield (
             f"  difference {points(compared.difference, digits=2)} points (95% interval {low} to {high}), "
-            f"exact McNemar p = {compared.p_value:.3g}: {promotion.verdict}"
+            f"exact McNemar p = {compared.p_value:.3g}{found}"
         )
     if promotion.moved:
         yield f"Load it with mlflow.pyfunc.load_model('models:/{promotion.model}@champion')."
