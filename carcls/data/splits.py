@@ -200,8 +200,8 @@ def drop_leaks(manifest: Manifest, index: Index, splits: Splits) -> tuple[Splits
     left = Splits(splits.train[~is_leak[0]], splits.validation[~is_leak[1]], splits.test)
     trained, validated = (int(leaks.sum()) for leaks in is_leak)
     return left, [
-        f"Left out, since data.leaks=drop-from-train: {trained:,} training images that test or validation images are "
-        f"copies of, and {validated:,} validation images that test images are copies of."
+        f"Left out, since data.leaks=drop-from-train: {trained:,} of the training images, which are copies of test or "
+        f"validation images, and {validated:,} of the validation images, which are copies of test images."
     ]
 
 

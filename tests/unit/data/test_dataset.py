@@ -72,7 +72,7 @@ def test_refit_trains_on_all_but_the_test_images(cars: Path, tmp_path: Path) -> 
 
 
 def test_second_preparation_decodes_nothing(cars: Path, own_cars: Path, tmp_path: Path) -> None:
-    """Another sweep on the same store finds the pack and the fingerprints made, of a moved copy too."""
+    """Another sweep on the same store finds the pack and the index made, of a moved copy too."""
     first, second, moved = (prepare(root, tmp_path / "s") for root in (cars, cars, own_cars))
     events = [(event.kind, event.event) for event in events_of(StageStore(tmp_path / "s"))]
     assert events == [("pack", "made"), ("index", "made"), *[("pack", "reused"), ("index", "reused")] * 2]
@@ -307,7 +307,7 @@ def test_leaks_can_be_dropped_from_training(tmp_path: Path) -> None:
         data.manifest.images[row].path for rows in vars(data.splits).values() for row in rows.tolist()
     }
     assert left_out == {"train/class 1/3.jpg", "train/class 0/4.jpg"}
-    assert any("drop-from-train: 2 training images" in note for note in data.notes)
+    assert any("drop-from-train: 2 of the training images" in note for note in data.notes)
 
 
 def test_test_split_is_cut_where_there_is_none(cars: Path, tmp_path: Path) -> None:
