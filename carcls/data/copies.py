@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,9 @@ def find_copies(thumbnails: NDArray[np.uint8], rows: Rows, workers: int = 1) -> 
         return thumbnails[rows[single[places]]]
 
     # Products of small matrices: more threads than one each would wait for each other.
-    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(workers) as threads:
+    with threadpool_limits(1, user_api="blas"), ExitStack() as stack:
+        threads = ThreadPoolExecutor(workers)
+        stack.callback(threads.shutdown, cancel_futures=True)  # only what has begun is waited for
         proposed = propose(seen, threads)
         chunks = [proposed[begin : begin + _CHUNK] for begin in range(0, len(proposed), _CHUNK)]
         matches = threads.map(lambda chunk: match(chunk.pairs, maps[chunk.frame], seen, read), chunks)

@@ -73,7 +73,8 @@ def get_pack(
         # Nobody waits for one of several sizes while others wait for what they hold.
         made = {each: stack.enter_context(stages.making("pack", keys[each], wait=each == size)) for each in wanted}
         if works := {each: work for each, work in made.items() if work is not None}:
-            _fill(works, manifest, margin, progress, workers or usable_cores())
+            known = _known_copies(manifest, margin, stages)
+            _fill(works, manifest, margin, known, progress, workers or usable_cores())
     return stages.folder("pack", keys[size])
 
 
@@ -108,6 +109,13 @@ def find_index(manifest: Manifest, margin: float, stages: StageStore) -> Index:
         raise ImagesNotRead from error
 
 
+def _known_copies(manifest: Manifest, margin: float, stages: StageStore) -> Copies | None:
+    try:
+        return find_index(manifest, margin, stages).copies
+    except ImagesNotRead:
+        return None
+
+
 def _index_key(manifest: Manifest, margin: float) -> dict[str, Any]:
     return {"manifest": manifest.digest, "margin": margin, "version": _VERSION}
 
@@ -118,9 +126,17 @@ def _load_index(folder: Path) -> Index:
 
 
 def _fill(
-    works: Mapping[int, Path], manifest: Manifest, margin: float, progress: Progress | None, workers: int
+    works: Mapping[int, Path],
+    manifest: Manifest,
+    margin: float,
+    copies: Copies | None,
+    progress: Progress | None,
+    workers: int,
 ) -> None:
-    """Decode every image once into the folders of all sizes; bytes of those that cannot be read stay zero."""
+    """Decode every image once into the folders of all sizes; bytes of those that cannot be read stay zero.
+
+    Copies that are not known are looked for on thumbnails, which are gone at the end.
+    """
     start, total, done = time.perf_counter(), len(manifest.images), 0
     report = progress or (lambda _done, _total: None)
     folder, broken = next(iter(works.values())), list[Broken]()
@@ -128,7 +144,8 @@ def _fill(
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings(action="ignore"))  # Pillow's, about metadata
         files = [(size, stack.enter_context(_squares_file(work / PIXELS, total, size))) for size, work in works.items()]
-        files.append((SIDE, stack.enter_context(_squares_file(folder / _THUMBNAILS, total, SIDE))))
+        if copies is None:
+            files.append((SIDE, stack.enter_context(_squares_file(folder / _THUMBNAILS, total, SIDE))))
         pool = stack.enter_context(ThreadPoolExecutor(workers))
         # Only what has begun is waited for when this is interrupted.
         stack.callback(pool.shutdown, cancel_futures=True)
@@ -140,9 +157,10 @@ def _fill(
             broken += lost
             done += len(rows)
             report(done, total)
-    readable = np.setdiff1d(np.arange(total), [row for row, _ in broken])
-    copies = find_copies(np.load(folder / _THUMBNAILS, mmap_mode="r"), readable, workers)
-    (folder / _THUMBNAILS).unlink()
+    if copies is None:
+        readable = np.setdiff1d(np.arange(total), [row for row, _ in broken])
+        copies = find_copies(np.load(folder / _THUMBNAILS, mmap_mode="r"), readable, workers)
+        (folder / _THUMBNAILS).unlink()
     for work in works.values():
         copies.save(work / _COPIES)
         write_json(work / _BROKEN, {"broken": broken})
