@@ -43,7 +43,9 @@ def find_copies(thumbnails: NDArray[np.uint8], rows: Rows, workers: int = 1) -> 
         for place, thumbnail in enumerate(part, begin):
             firsts[place] = first.setdefault(hashlib.blake2b(thumbnail.tobytes(), digest_size=16).digest(), place)
     single = np.unique(firsts)
-    seen = small[single]
+    for begin in range(0, len(single), _BLOCK):  # in place: a copy of all would be the largest thing in memory
+        small[begin : begin + _BLOCK][: len(single) - begin] = small[single[begin : begin + _BLOCK]]
+    seen = small[: len(single)]
     maps = np.array([np.pad(frame.matrix, ((0, 0), (0, 1))) for frame in FRAMES], np.float32)
 
     def read(places: Rows) -> NDArray[np.uint8]:
