@@ -2,11 +2,11 @@ FACE = {
     "augment": ("Augmentation", "augment", "augmentation_of", "draw_view"),
     "config": ("DEMO_NAME", "DataConfig", "DataSummary"),
     "dataset": ("Dataset", "find_dataset", "prepare_dataset", "summarize"),
-    "decode": ("FORMATS", "LEAST_PIXELS", "as_rgb", "read_squares"),
+    "decode": ("LEAST_PIXELS", "as_rgb", "open_image", "read_squares"),
     "demo": ("FOLDER_NAME", "demo_counts", "write_demo"),
     "layouts": ("read_layout",),
     "manifest": ("Manifest",),
     "paths": ("images_named", "require_images"),
-    "splits": ("quota",),
+    "splits": ("listing_notes", "quota"),
 }
 """What other rooms may import, by module."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,12 +12,18 @@ DEMO_NAME = "demo-cars"
 """What the demo cars are called."""
 
 
+_NEWER = ("depth", "level", "validation")
+
+
 class DataConfig(BaseModel):
     """Which images, how they are cut and how they are split. One for a whole sweep.
 
     Attributes:
-        path: folder of the data set; None means the embedded demo cars.
+        path: folder of the data set, or a table of images; None means the embedded demo cars.
         name: what tables call the data set; None means the folder's name.
+        depth: how many folders deep a class is: 1 is <class>/…, 2 is <make>/<model>/…; None tells it from the folders.
+        level: of FGVC-Aircraft's labels.
+        validation: own keeps the data set's own validation images where it has some; cut cuts others from what trains.
         margin: added around the bounding box, as a fraction of its width and height; the same on every split.
         validation_fraction: share of the training images that validate.
         test_fraction: share cut off as test where the data set has no test split.
@@ -29,11 +35,19 @@ class DataConfig(BaseModel):
 
     path: str | None = None
     name: str | None = None
+    depth: Annotated[int, Field(ge=1, le=8, strict=True)] | None = None
+    level: Literal["variant", "family", "manufacturer"] = "variant"
+    validation: Literal["own", "cut"] = "own"
     margin: Annotated[float, Field(ge=0.0, le=1.0, strict=True)] = 0.0
     validation_fraction: Annotated[float, Field(gt=0.0, lt=0.9, strict=True)] = 0.15
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.9, strict=True)] = 0.15
     split_seed: Annotated[int, Field(ge=0, lt=2**63, strict=True)] = 0
     max_loss: Annotated[float, Field(ge=0.0, le=1.0, strict=True)] = 0.05
+
+    def canonical(self) -> dict[str, Any]:
+        """Return the settings as plain values; those that older versions had no word for only where they are set."""
+        newer = {name for name in _NEWER if getattr(self, name) == type(self).model_fields[name].default}
+        return self.model_dump(mode="json", exclude=newer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +60,7 @@ class DataSummary:
         images: readable images in all splits together.
         classes: how many.
         splits: images of ``train``, ``validation`` and ``test``.
+        layout: in which they were found, in words; empty where that is not known.
     """
 
     name: str
@@ -53,6 +68,7 @@ class DataSummary:
     images: int
     classes: int
     splits: Mapping[str, int]
+    layout: str = ""
 
     @property
     def train(self) -> int:

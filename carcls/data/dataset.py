@@ -20,7 +20,17 @@ from carcls.data.fingerprints import Index
 from carcls.data.layouts import read_layout
 from carcls.data.manifest import ImagesNotRead, Manifest
 from carcls.data.pack import PIXELS, Progress, find_index, find_pack, get_index, get_pack
-from carcls.data.splits import Splits, duplicates_of, notes_of, quota, require_few_losses, require_images, split_images
+from carcls.data.splits import (
+    Splits,
+    duplicates_of,
+    listing_notes,
+    notes_of,
+    own_splits,
+    quota,
+    require_few_losses,
+    require_images,
+    split_images,
+)
 from carcls.errors import DataError
 from carcls.stages import StageStore, write_json
 
@@ -96,7 +106,9 @@ class Dataset:
     @property
     def summary(self) -> DataSummary:
         """The data set in numbers."""
-        return DataSummary(self.name, self.digest, sum(self.counts.values()), len(self.classes), self.counts)
+        return DataSummary(
+            self.name, self.digest, sum(self.counts.values()), len(self.classes), self.counts, self.manifest.layout
+        )
 
     def pixels(self, stages: StageStore, size: int) -> NDArray[np.uint8]:
         """Return all images, uint8 [n, size, size, 3] RGB in 0..255, decoding them if no process has done so before.
@@ -156,6 +168,7 @@ def prepare_dataset(
     listed: Manifest | None = None,
     progress: Progress | None = None,
     workers: int | None = None,
+    begun: Dataset | None = None,
 ) -> Dataset:
     """Read a data set, decode it at ``size`` if that was not done before, and split it.
 
@@ -167,33 +180,60 @@ def prepare_dataset(
         listed: what listing ``config.path`` gave; None lists it.
         progress: called with images done and images in all while decoding.
         workers: decoding threads; None means one per usable core.
+        begun: what a sweep has begun on, whose splits stay what they are while its images are the same.
 
     Raises:
         DataError: it cannot be read, or a split loses more than ``config.max_loss`` of its images.
         OutputError: the disk has no room for the pack.
     """
     root = _path(config)
-    manifest = (listed or read_layout(root)).with_contents(_contents_file(root, stages))
+    manifest = (listed or read_layout(root, config)).with_contents(_contents_file(root, stages))
+    kept = _as_begun(begun, manifest)
+    manifest = kept.manifest if kept else manifest
     pack = get_pack(manifest, config.margin, size, stages, also=also, progress=progress, workers=workers)
-    return _put_together(config, manifest, get_index(manifest, config.margin, pack, stages))
+    return kept or _put_together(config, manifest, get_index(manifest, config.margin, pack, stages))
 
 
-def find_dataset(config: DataConfig, listed: Manifest, stages: StageStore) -> Dataset | None:
+def find_dataset(
+    config: DataConfig, listed: Manifest, stages: StageStore, begun: Dataset | None = None
+) -> Dataset | None:
     """Return what ``prepare_dataset`` would, of images that were read before; None where one must be read. Reads none.
 
     Args:
         config: as there.
         listed: the images of ``config.path``.
-        stages: as there.
+        stages, begun: as there.
 
     Raises:
         DataError: as there.
     """
     try:
         manifest = listed.with_contents(_contents_file(_path(config), stages), read=False)
+        if kept := _as_begun(begun, manifest):
+            return kept
         return _put_together(config, manifest, find_index(manifest, config.margin, stages))
     except ImagesNotRead:
         return None
+
+
+def _as_begun(begun: Dataset | None, manifest: Manifest) -> Dataset | None:
+    """Return what a sweep has begun on, where it lies now; None where its images are no longer the same."""
+    if begun is not None and begun.manifest.digest == manifest.digest:
+        return replace(begun, manifest=manifest)
+    if begun is None or begun.manifest.layout:
+        return None
+    # An older version, which named no layout, perhaps read this one otherwise, under other names: its images count.
+    before = begun.manifest
+    there = {f"{manifest.root}/{image.path}": row for row, image in enumerate(manifest.images)}
+    for root in (manifest.root, before.root):
+        rows = [there.get(f"{root}/{image.path}", -1) for image in before.images]
+        if -1 not in rows and before.contents == tuple(manifest.contents[row] for row in rows):
+            now = [manifest.images[row] for row in rows]
+            renamed = {(old.label, new.label) for old, new in zip(before.images, now, strict=True)}
+            boxed = [(old.box, new.box) for old, new in zip(before.images, now, strict=True) if old.box is not None]
+            if len(renamed) == len(dict(renamed)) and all(old == new for old, new in boxed):
+                return replace(begun, manifest=replace(before, root=root))
+    return None
 
 
 def _contents_file(root: Path, stages: StageStore) -> Path:
@@ -210,7 +250,7 @@ def _put_together(config: DataConfig, manifest: Manifest, index: Index) -> Datas
         splits=splits,
         quarantined=tuple((manifest.images[row].path, reason) for row, reason in index.broken),
         duplicates=duplicates_of(manifest, index, splits),
-        notes=(*manifest.notes, *notes_of(manifest, index, splits)),
+        notes=(*listing_notes(manifest, config), *notes_of(manifest, index, splits)),
     )
     require_images(dataset.counts, manifest)
     return dataset
@@ -222,17 +262,21 @@ def summarize(config: DataConfig, listed: Manifest) -> DataSummary:
     Raises:
         DataError: a split is empty.
     """
-    held = Counter(image.label for image in listed.images if image.split == "train")
-    test = len(listed.images) - sum(held.values())
-    if test == 0:
-        cut_off = {label: quota(count, config.test_fraction) for label, count in held.items()}
-        test, held = sum(cut_off.values()), Counter({label: held[label] - cut_off[label] for label in held})
-    validation = sum(quota(count, config.validation_fraction) for count in held.values())
-    train = sum(held.values()) - validation
+    own = own_splits(listed, config).tolist()
+    held = Counter(image.label for image, split in zip(listed.images, own, strict=True) if split == "train")
+    counts = Counter(own)
+    for split, fraction in (("test", config.test_fraction), ("validation", config.validation_fraction)):
+        if not counts[split]:
+            cut_off = {label: quota(count, fraction) for label, count in held.items()}
+            counts[split], held = (
+                sum(cut_off.values()),
+                Counter({label: held[label] - cut_off[label] for label in held}),
+            )
+    train = sum(held.values())
     name = config.name or listed.root.name
-    splits = {"train": train, "validation": validation, "test": test}
+    splits = {"train": train, "validation": counts["validation"], "test": counts["test"]}
     require_images(splits, listed)
-    return DataSummary(name, "", len(listed.images), len(listed.classes), splits)
+    return DataSummary(name, "", len(listed.images), len(listed.classes), splits, listed.layout)
 
 
 def _path(config: DataConfig) -> Path:

@@ -100,14 +100,14 @@ def near_duplicate_groups(
     if contents:
         _, first, of_content = np.unique(np.asarray(contents), return_index=True, return_inverse=True)
         source, target = np.append(source, of_image), np.append(target, of_image[first[of_content]])
-    _, groups = np.unique(_components(len(distinct), source, target)[of_image], return_inverse=True)
+    _, groups = np.unique(components(len(distinct), source, target)[of_image], return_inverse=True)
     return groups.astype(np.int64)
 
 
-def _components(nodes: int, source: NDArray[np.int64], target: NDArray[np.int64]) -> NDArray[np.int64]:
+def components(nodes: int, source: NDArray[np.int64], target: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return for each node the least node that edges lead to; scipy's would take longer to import than a plan has.
 
-    >>> _components(5, np.array([0, 3]), np.array([4, 4])).tolist()
+    >>> components(5, np.array([0, 3]), np.array([4, 4])).tolist()
     [0, 1, 2, 0, 0]
     """
     least = np.arange(nodes)

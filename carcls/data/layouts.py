@@ -1,45 +1,45 @@
-"""What a folder holds: the devkit, ``train/<class>/*`` with ``test/<class>/*``, or ``<class>/*`` without a split.
+"""What a folder holds: the first layout that it has, its images, and what of it is left out.
 
-Folders are listed the way data sets are unpacked: hidden files and archive litter do not count. Another layout is one
-more ``Reader``.
+Another layout is one more module in ``carcls/data/readers/``, or one more ``Reader`` in ``READERS``.
 """
 
 from __future__ import annotations
 
 import os
-import re
-import unicodedata
+import pkgutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import groupby
-from pathlib import Path
-from typing import Literal
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path, PurePath
 
-from carcls.data.decode import EXTENSIONS, FORMATS
-from carcls.data.devkit import TRAIN_ANNOTATIONS, read_devkit
-from carcls.data.manifest import ImageRecord, Manifest
+from carcls.data import readers
+from carcls.data.config import DataConfig
+from carcls.data.files import FORMATS, HEIF, HEIF_EXTENSIONS, Folder, extension_of, is_image, list_folder
+from carcls.data.manifest import Manifest
+from carcls.data.readers import Reader
 from carcls.errors import DataError
 
-_TRAIN = {"train", "training"}
-_VALIDATION = {"val", "valid", "validation"}
-_TEST = {"test", "testing"}
-_SIZES = {"images", "imgs", "thumbnails", "thumbs"}
-_CUB_SPLIT = "train_test_split.txt"
-_LITTER = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
+_MODULES = (import_module(f"{readers.__name__}.{module.name}") for module in pkgutil.iter_modules(readers.__path__))
+READERS: list[Reader] = [module.READER for module in _MODULES if hasattr(module, "READER")]
+"""Those of a lower rank are asked first, of the folder and of each folder inside; others in their order."""
+
+_DOCUMENTS = ("readme", "license", "licence", "copying", "citation", "changelog")
+_OPTIONAL = ("depth", "level")
 
 
-def read_layout(root: Path) -> Manifest:
+def read_layout(root: Path, config: DataConfig | None = None) -> Manifest:
     """Detect the layout of ``root`` and list its images; none is read, so that there is no digest.
 
     Args:
-        root: the devkit's folder, a folder with train/ and test/, class folders, or one that holds one such.
+        root: a folder of one of the layouts, or one that holds one such.
+        config: how it is meant; None leaves everything to its files.
 
     Raises:
         DataError: ``root`` is missing, a file, empty, of no known layout, has fewer than 2 classes, or its annotations
             cannot be used.
     """
-    root = Path(os.path.abspath(Path(root).expanduser()))  # noqa: PTH100 - tidies .. without following links
+    root, config = Path(os.path.abspath(Path(root).expanduser())), config or DataConfig()  # noqa: PTH100 - tidies ..
     if not root.exists():
         raise DataError(
             f"data path must exist, got {str(root)!r}. Check the spelling, or leave out --data for the demo."
@@ -47,209 +47,177 @@ def read_layout(root: Path) -> Manifest:
     if not root.is_dir():
         raise DataError(f"data path must be a folder, got the file {str(root)!r}. Unpack it, or give its folder.")
     try:
-        listed = _detect(root)
+        folder = list_folder(root)
     except PermissionError as error:
         raise DataError(f"data path must be readable, got {error.filename!r}. Change its permissions.") from error
+    listed = _detect(folder, config)
     if len(listed.classes) < 2:
         raise DataError(
             f"data must have at least 2 classes, got {len(listed.classes)} in {str(listed.root)!r}. "
             "Give the folder that holds the class folders."
         )
-    return listed
+    _require_text(listed)
+    notes = (*_missing(folder, listed, config), *_left_out(folder, listed), *listed.notes, *_links(folder))
+    return replace(listed, notes=notes)
 
 
-def _detect(root: Path) -> Manifest:
-    """Read ``root``, else the only folder in it that has a layout; what anything looks like is tried last."""
-    children = subfolders(root)
-    places = ([root], children)
-    tries = [(readers, place) for readers in (READERS[:-1], READERS[-1:]) for place in places]
-    found = next((found for readers, place in tries if (found := _read(readers, place))), [])
-    if all(_are_splits(listed.classes) for listed in found):
-        raise DataError(_unknown_layout(root, children))
-    if len(found) > 1:
-        names = ", ".join(listed.root.name for listed in found)
+def _require_text(listed: Manifest) -> None:
+    """Check that the names of images and folders are text, which models, tables and people are to be told."""
+    wrong = [image.path for image in listed.images if not image.path.isprintable() and not _is_text(image.path)]
+    if wrong:
+        shown = os.fsencode(wrong[0]).decode("utf-8", "backslashreplace")
+        more = f" and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
         raise DataError(
-            f"data path must hold one data set, got {len(found)} in {str(root)!r} ({names}). Give one of them."
+            f"names of images and their folders must be UTF-8, got '{shown}'{more} in {str(listed.root)!r}. Rename "
+            "them, such as with: convmv -r -f latin1 -t utf8 --notest FOLDER."
         )
-    return found[0]
 
 
-def _read(readers: Sequence[Reader], folders: Sequence[Path]) -> list[Manifest]:
-    """Return what each folder holds in the first layout that it has, of folders that have one."""
-    read = (next(filter(None, (reader.read(folder) for reader in readers)), None) for folder in folders)
-    return [listed for listed in read if listed]
-
-
-def _unknown_layout(root: Path, children: Sequence[Path]) -> str:
-    images, _ = list_files(root)
-    *most, last = (reader.what for reader in READERS)
-    looked_for = f"{', '.join(most)}, or {last}; in the folder itself or in the only such folder inside it"
-    if not children and not images:
-        return f"data path must hold images, got the empty folder {str(root)!r}. Looked for {looked_for}."
-    found = "images without class folders" if images else ", ".join(child.name for child in children[:5])
-    return f"data path must be in a known layout, got {str(root)!r} with {found}. Looked for {looked_for}."
-
-
-@dataclass(frozen=True, slots=True)
-class _Folder:
-    """A folder that is a class if it holds images: their names, and how many other files it holds, by extension."""
-
-    path: Path
-    split: Literal["train", "test"]
-    images: list[str]
-    others: Counter[str]
-
-
-def _folders_in(parents: Sequence[Path], split: Literal["train", "test"]) -> list[_Folder]:
-    return [_Folder(child, split, *list_files(child)) for parent in parents for child in subfolders(parent)]
-
-
-def _read_split_folders(root: Path) -> Manifest | None:
-    """Read ``train/<class>/*`` and ``test/<class>/*``; a validation folder is merged into train.
-
-    None where ``root`` holds no train folder with class folders.
-
-    Raises:
-        DataError: a class has test images and no training images.
-    """
-    inside = subfolders(root)
-    parts = [[part for part in inside if part.name.lower() in names] for names in (_TRAIN, _VALIDATION, _TEST)]
-    train, validation = (_folders_in(part, "train") for part in parts[:2])
-    test = _folders_in(parts[2], "test")
-    if not any(folder.images for folder in train):
-        return None
-    anew = "validation is" if any(folder.images for folder in test) else "validation and test are"
-    merged = [f"{part.name}/ was merged into train; {anew} cut anew." for part in parts[1]]
-    return _manifest_of(root, [*train, *validation, *test], merged)
-
-
-def _read_class_folders(root: Path) -> Manifest | None:
-    """Read ``<class>/*``, all as training images until test is cut from them; None where no folder holds images."""
-    folders = _folders_in([root], "train")
-    notes = [
-        f"{place.name}/{_CUB_SPLIT} and what lies beside it is not read: boxes are left out, and test is cut anew."
-        for place in (root, root.parent)
-        if (place / _CUB_SPLIT).is_file()
-    ]
-    return _manifest_of(root, folders, notes) if any(folder.images for folder in folders) else None
-
-
-@dataclass(frozen=True, slots=True)
-class Reader:
-    """A layout of data sets.
-
-    Attributes:
-        what: it looks for, in words.
-        read: lists the images of a folder; None where it does not have this layout.
-    """
-
-    what: str
-    read: Callable[[Path], Manifest | None]
-
-
-READERS = [
-    Reader(f"{TRAIN_ANNOTATIONS} (the devkit)", read_devkit),
-    Reader("train/<class>/*.jpg with test/<class>/*.jpg", _read_split_folders),
-    Reader("<class>/*.jpg", _read_class_folders),
-]
-"""The first that has a folder's layout reads it; the last is tried where no other has that of any folder inside."""
-
-
-def _manifest_of(root: Path, folders: Sequence[_Folder], notes: Sequence[str]) -> Manifest:
-    """Put class folders together; a class is spelt as it is where it comes first."""
-    spelt: dict[str, str] = {}
-    for folder in folders:
-        if folder.images and folder.split == "train":
-            spelt.setdefault(_key(folder.path.name), _readable(folder.path.name))
-    classes = sorted(spelt.values())
-    labels = {_key(name): label for label, name in enumerate(classes)}
-    unknown = [folder.path for folder in folders if folder.images and _key(folder.path.name) not in labels]
-    if unknown:
-        more = len({_key(path.name) for path in unknown}) - 1
-        raise DataError(
-            f"test classes must have training images, got {_readable(unknown[0].name)!r} only under "
-            f"{unknown[0].parent}{f' (and {more} more such classes)' if more else ''}. "
-            "Add training images, or remove the test folder of that class."
-        )
-    images = [
-        ImageRecord(f"{place}/{file}", label, folder.split, None)
-        for folder in folders
-        if folder.images
-        for place, label in [(folder.path.relative_to(root).as_posix(), labels[_key(folder.path.name)])]
-        for file in folder.images
-    ]
-    return Manifest(root, tuple(classes), tuple(images), notes=(*notes, *_notes(folders, len(images))))
-
-
-def _are_splits(names: Sequence[str]) -> bool:
-    """Tell whether folders of images are the splits or the sizes of a data set, such as ``cars_train``: no classes.
-
-    >>> [_are_splits(names) for names in (["cars_test", "cars_train"], ["images", "thumbs"], ["Test Car", "train"])]
-    [True, True, False]
-    """
-    words = _TRAIN | _VALIDATION | _TEST | _SIZES
-    return bool(names) and all(re.split(r"[\s_.-]", name.lower())[-1] in words for name in names)
-
-
-def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """Yield what counts of a folder's content."""
-    with os.scandir(folder) as entries:
-        yield from (entry for entry in entries if not entry.name.startswith(".") and entry.name not in _LITTER)
-
-
-def subfolders(folder: Path) -> list[Path]:
-    """Return the folders directly inside, sorted by name."""
-    return sorted(folder / entry.name for entry in _entries(folder) if _is_folder(entry))
-
-
-def list_files(folder: Path) -> tuple[list[str], Counter[str]]:
-    """Return the names of the image files directly inside, sorted, and how many others there are, by extension."""
-    images, others = list[str](), Counter[str]()
-    for entry in _entries(folder):
-        extension = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122 - a Path doubles the listing's time
-        if extension in EXTENSIONS:
-            images.append(entry.name)
-        elif not _is_folder(entry):
-            others[extension] += 1
-    return sorted(images), others
-
-
-def _key(name: str) -> str:
-    """Return what two spellings of a class have in common: composed letters (NFC) and decomposed ones (NFD)."""
-    return unicodedata.normalize("NFC", _readable(name))
-
-
-def _readable(name: str) -> str:
-    """Return the name of a folder as text; bytes that are no UTF-8 are Latin-1, as older archives have it."""
+def _is_text(name: str) -> bool:
     try:
         name.encode()
     except UnicodeEncodeError:
-        return os.fsencode(name).decode("latin-1")
-    return name
+        return False
+    return True
 
 
-def _notes(folders: Sequence[_Folder], images: int) -> Iterator[str]:
-    """Say how many files beside the ``images`` are left out because of their extensions, and which folders are."""
-    others = sum((folder.others for folder in folders), Counter[str]())
+def _detect(folder: Folder, config: DataConfig) -> Manifest:
+    """Read a folder, else the only one in it that has a layout; what anything looks like is tried last."""
+    for rank in sorted({reader.rank for reader in READERS}):
+        asked = [reader for reader in READERS if reader.rank == rank]
+        for places in _places(folder):
+            found = [listed for place in places if (listed := _first(asked, place, config))]
+            if len(found) > 1:
+                raise DataError(_several(folder, [listed.root.name for listed in found], rank))
+            if found:
+                return found[0]
+    raise DataError(_unknown_layout(folder))
+
+
+def _places(folder: Folder) -> Iterator[list[Folder]]:
+    """Yield the folder, then those in it; where that is only one, as archives wrap data, those in that, and so on."""
+    places = [folder]
+    while places:
+        yield places
+        places = list(places[0].folders.values()) if len(places) == 1 else []
+
+
+def _first(asked: Sequence[Reader], folder: Folder, config: DataConfig) -> Manifest | None:
+    """Return what a folder holds in the first of the layouts that it has."""
+    for reader in asked:
+        if listed := reader.read(folder, config):
+            for name in _OPTIONAL:
+                if getattr(config, name) != DataConfig.model_fields[name].default and name not in reader.settings:
+                    raise DataError(
+                        f"data.{name} must be left out for {listed.layout}, got {getattr(config, name)!r}. Leave it "
+                        "out."
+                    )
+            return listed
+    return None
+
+
+def _several(folder: Folder, names: Sequence[str], rank: int) -> str:
+    said = f"data path must hold one data set, got {len(names)} in {str(folder.path)!r} ({', '.join(names[:5])})."
+    if rank < 2:
+        return f"{said} Give one of them."
+    return f"{said} Give one of them; or say data.depth=1 if these are the classes, data.depth=2 if those in them are."
+
+
+def _unknown_layout(folder: Folder) -> str:
+    *most, last = (reader.what for reader in sorted(READERS, key=lambda reader: reader.rank))
+    looked_for = f"{', '.join(most)}, or {last}; in the folder itself or in the only such folder inside it"
+    if not folder.folders and not folder.images and not folder.others:
+        return f"data path must hold images, got the empty folder {str(folder.path)!r}. Looked for {looked_for}."
+    found, flat = ", ".join([*folder.folders, *folder.others][:5]), _flat(folder)
+    if folder.images:
+        found = "images without class folders"
+    elif flat:
+        shown = f"{', '.join(flat[:5])}{', …' if len(flat) > 5 else ''}"
+        found = f"images beside each other in {shown}, no names of classes (data.depth=1 if they are)"
+    return (
+        f"data path must be in a known layout, got {str(folder.path)!r} with {found}. Looked for {looked_for}."
+        + _hint(extension_of(name) for place in folder.walk() for name in place.others)
+    )
+
+
+def _hint(extensions: Iterable[str]) -> str:
+    """Say what would read some of the files that are no images here."""
+    is_readable = HEIF not in FORMATS and any(extension in HEIF_EXTENSIONS for extension in extensions)
+    return " HEIC images are read after: pip install 'carsweep[heic]'." if is_readable else ""
+
+
+def _flat(folder: Folder) -> list[str]:
+    """Return the first folders that directly hold images, relative to ``folder``."""
+    found = (
+        [place.path.relative_to(folder.path).as_posix() for place in places if place.images]
+        for places in _places(folder)
+    )
+    return next(filter(None, found), [])
+
+
+def _missing(folder: Folder, listed: Manifest, config: DataConfig) -> Iterator[str]:
+    """Say how many images of the manifest are not below ``folder``.
+
+    Raises:
+        DataError: one would lie outside, or a split misses more than ``config.max_loss`` of its images.
+    """
+    there = {f"{place.path}/{name}" for place in folder.walk() for name in (*place.images, *place.others)}
+    missing = [image for image in listed.images if f"{listed.root}/{image.path}" not in there]
+    paths = (PurePath(image.path) for image in missing)
+    outside = next((str(path) for path in paths if path.is_absolute() or ".." in path.parts), None)
+    if outside:
+        raise DataError(f"images must lie in {str(listed.root)!r}, got {outside!r} by its lists. Mend the lists.")
+    for split, lost in Counter(image.split for image in missing).items():
+        total = sum(image.split == split for image in listed.images)
+        if lost > config.max_loss * total:
+            first = next(image.path for image in missing if image.split == split)
+            raise DataError(
+                f"{split} images must be there, got {lost:,} of {total:,} missing in {str(listed.root)!r}, such as "
+                f"{first!r}. Unpack all images there, or raise data.max_loss."
+            )
+    if missing:
+        verb, they = ("is", "it is") if len(missing) == 1 else ("are", "they are")
+        count = f"{len(missing):,} of {len(listed.images):,} images"
+        yield f"{count} {verb} missing, such as {missing[0].path!r}: {they} left out."
+
+
+def _left_out(folder: Folder, listed: Manifest) -> Iterator[str]:
+    """Say how many of the files below ``folder`` are no images of the manifest, and why; it counts every one."""
+    used = {f"{listed.root}/{path}" for path in (*(image.path for image in listed.images), *listed.companions)}
+    unused, others, total = list[str](), Counter[str](), 0
+    for place in folder.walk():
+        for name in (*place.images, *place.others):
+            path = f"{place.path}/{name}"
+            total += 1
+            if path in used or (not is_image(name) and name.lower().startswith(_DOCUMENTS)):
+                continue
+            if is_image(name):
+                unused.append(path)
+            else:
+                others[extension_of(name)] += 1
     if others:
         left_out = sum(others.values())
         most = sorted(others, key=lambda extension: (-others[extension], extension))[:3]
         kinds = ", ".join(f"{others[extension]} {extension or 'without one'}" for extension in most)
         verb, by, no = ("is", "its", "it is no image") if left_out == 1 else ("are", "their", "they are no images")
         yield (
-            f"{left_out} of {left_out + images} files {verb} left out: by {by} extension "
+            f"{left_out:,} of {total:,} files {verb} left out: by {by} extension "
             f"({kinds}{', …' if len(others) > 3 else ''}) {no} of {', '.join(FORMATS)}."
+            f"{_hint(others)}"
         )
-    for parent, inside in groupby(folders, lambda folder: folder.path.parent):
-        if empty := [folder.path.name for folder in inside if not folder.images]:
-            verbs = ("holds no images and is no class", "hold no images and are no classes")[len(empty) > 1]
-            yield f"{len(empty)} of the folders in {parent.name}/ {verbs}, such as {empty[0]!r}."
+    if unused:
+        verb, they = ("is", "it is") if len(unused) == 1 else ("are", "they are")
+        shown = os.path.relpath(unused[0], folder.path)
+        yield (
+            f"{len(unused):,} of {total:,} files {verb} left out: {they} not among the images of "
+            f"{listed.layout or 'this layout'}, such as {shown!r}."
+        )
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except PermissionError:
-        raise
-    except OSError:
-        return False  # a link that leads to itself
+def _links(folder: Folder) -> Iterator[str]:
+    """Say how many links lead out of the data set."""
+    found = [place.path / name for place in folder.walk() for name in place.links]
+    if found:
+        verb = "link was" if len(found) == 1 else "links were"
+        shown = f"{str(found[0].relative_to(folder.path))!r} to {os.path.realpath(found[0])!r}"
+        yield f"{len(found):,} {verb} followed out of the folder, such as {shown}."

@@ -1,6 +1,6 @@
 """What a data set is before any pixel is read: paths, labels, splits, boxes, class names, and a digest of it all.
 
-Digests of files are remembered by size and times, so that no file is read twice.
+Digests of files are remembered by size, times and inode, so that no file is read twice.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from carcls.stages import write_json
 UNREADABLE = "unreadable"
 _THREADS = 2
 _KINDS = {"d": "a folder", "p": "a pipe", "s": "a socket", "c": "a device", "b": "a device"}
+Split = Literal["train", "validation", "test"]
 Box = tuple[int, int, int, int]
 """x1, y1, x2, y2 in pixels from 0; x2 and y2 exclusive."""
-# Size in bytes, times of modification and of status change in nanoseconds, digest. Exchanging files, or setting their
-# times of modification, changes the other one.
-_Entry = tuple[int, int, int, str]
+# Size in bytes, times of modification and of status change in nanoseconds, inode, digest. Exchanging files, or setting
+# their times of modification, changes one of the others, also where renaming a file leaves its times alone.
+_Entry = tuple[int, int, int, int, str]
 _CACHE = TypeAdapter(dict[str, _Entry])
 
 
@@ -44,23 +45,27 @@ class ImageRecord:
     Attributes:
         path: relative to the manifest's root, with forward slashes.
         label: position in the manifest's classes.
-        split: as the data set has it; validation is cut from train later.
+        split: as the data set has it; what it lacks is cut from train later.
         box: x1, y1, x2, y2 in pixels from 0, x2 and y2 exclusive; None means the whole image.
+        group: images of one group, such as those of one car, stay on one side of a cut; empty for an image by itself.
     """
 
     path: str
     label: int
-    split: Literal["train", "test"]
+    split: Split
     box: Box | None
+    group: str = ""
 
 
 def _columns_of(images: tuple[ImageRecord, ...]) -> dict[str, list[Any]]:
-    return {name: [getattr(image, name) for image in images] for name in ("path", "label", "split", "box")}
+    names = ("path", "label", "split", "box", *(["group"] if any(image.group for image in images) else []))
+    return {name: [getattr(image, name) for image in images] for name in names}
 
 
 def _images_of(columns: dict[str, list[Any]]) -> tuple[ImageRecord, ...]:
     boxes = (None if box is None else tuple(box) for box in columns["box"])
-    return tuple(map(ImageRecord, columns["path"], columns["label"], columns["split"], boxes))
+    groups = columns.get("group", [""] * len(columns["path"]))
+    return tuple(map(ImageRecord, columns["path"], columns["label"], columns["split"], boxes, groups))
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,9 @@ class Manifest:
         digest: 24 hexadecimal digits of everything above and the contents of the files, except ``root``: a moved copy
             has the same one. Empty until the files have been read.
         contents: one digest of the file's bytes per image; ``unreadable`` where there are none. Empty as the digest.
-        notes: one sentence each about what was left out or merged.
+        notes: one sentence each about what was left out, cut or merged.
+        layout: of the folder, in words; empty where it is not known.
+        companions: paths of files that are no images and belong to the data set, relative to ``root``.
     """
 
     root: Path
@@ -83,6 +90,8 @@ class Manifest:
     digest: str = ""
     contents: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    layout: str = ""
+    companions: tuple[str, ...] = ()
 
     @cached_property
     def labels(self) -> NDArray[np.int64]:
@@ -111,7 +120,8 @@ class Manifest:
         state = hashlib.blake2b(digest_size=12)
         state.update(json.dumps(list(self.classes)).encode())
         for image, content in zip(self.images, contents, strict=True):
-            state.update(json.dumps([image.path, image.label, image.split, image.box, content]).encode())
+            group = [image.group] if image.group else []
+            state.update(json.dumps([image.path, image.label, image.split, image.box, content, *group]).encode())
         return replace(self, digest=state.hexdigest(), contents=contents)
 
 
@@ -132,13 +142,14 @@ def _entry(path: Path, known: _Entry | None, *, read: bool) -> _Entry | None:
     """Return size, times and digest of a file, which may be known; None where there is none to read."""
     try:
         state = require_file(path)
-        if known is not None and known[:3] == (state.st_size, state.st_mtime_ns, state.st_ctime_ns):
+        seen = state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
+        if known is not None and known[:-1] == seen:
             return known
         if not read and os.access(path, os.R_OK):
             raise ImagesNotRead
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-        return state.st_size, state.st_mtime_ns, state.st_ctime_ns, digest
+        return *seen, digest
     except (OSError, ValueError, UnreadableImage):  # ValueError: a name that no file can have
         return None
 

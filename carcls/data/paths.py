@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from carcls.data.layouts import list_files, subfolders
+from carcls.data.files import extension_of, list_folder
 from carcls.errors import InputError
 
 LIST = "-"
@@ -15,12 +15,18 @@ LIST = "-"
 _COLUMNS = ("path", "image", "filename")
 
 
-def require_images(words: Sequence[str]) -> None:
+def require_images(words: Sequence[str], lines: Iterable[str] | None = ()) -> None:
     """Check what can be checked of the words without reading an image.
 
+    Args:
+        words: as of ``images_named``.
+        lines: stands for ``-``; None where there is no stdin.
+
     Raises:
-        InputError: none of them exists, or a table has no column of paths.
+        InputError: none of them exists, a table has no column of paths, or nothing can be read for ``-``.
     """
+    if LIST in words and lines is None:
+        raise InputError("- must be a list on stdin, which is closed. Pipe one into it, or name a .csv.")
     if not any(word == LIST or Path(word).expanduser().exists() for word in words):
         raise InputError(
             f"PATH must name images, folders, a .csv or - for a list on stdin, got {', '.join(map(repr, words[:3]))}, "
@@ -45,23 +51,13 @@ def images_named(words: Sequence[str], lines: Iterable[str], others: Counter[str
         if word == LIST:
             yield from filter(None, (line.rstrip("\r\n") for line in lines))
         elif path.is_dir():
-            yield from _images_in(path, others, set())
+            for folder in list_folder(path.absolute()).walk():
+                others.update(map(extension_of, folder.others))
+                yield from (str(path / folder.path.relative_to(path.absolute()) / name) for name in folder.images)
         elif _is_table(word) and path.is_file():
             yield from _paths_in(path)
         else:
             yield str(path)
-
-
-def _images_in(folder: Path, others: Counter[str], above: set[Path]) -> Iterator[str]:
-    """Yield the images in a folder and those below it; links that lead back to a folder ``above`` are not followed."""
-    inside = {*above, folder.resolve()}
-    if len(inside) == len(above):
-        return
-    images, rest = list_files(folder)
-    others.update(rest)
-    yield from (str(folder / name) for name in images)
-    for child in subfolders(folder):
-        yield from _images_in(child, others, inside)
 
 
 def _paths_in(table: Path) -> Iterator[str]:

@@ -6,7 +6,7 @@ And what is found in a data set once it is cut: lost images, empty splits, near-
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import PlainSerializer, PlainValidator
 
 from carcls.data.config import DataConfig
-from carcls.data.fingerprints import Index, near_duplicate_groups, near_pairs
+from carcls.data.fingerprints import Index, components, near_duplicate_groups, near_pairs
 from carcls.data.manifest import Manifest
 from carcls.errors import DataError
 
@@ -54,17 +54,56 @@ def quota(images: int, fraction: float) -> int:
 
 
 def split_images(manifest: Manifest, index: Index, config: DataConfig) -> Splits:
-    """Cut validation from the readable training images, and before it test where the data set has none."""
-    is_test = np.array([image.split == "test" for image in manifest.images])
-    is_readable = np.ones(len(is_test), bool)
+    """Cut from the readable training images what the data set has no split of: first test, then validation.
+
+    Its own validation images are kept, unless they are to be cut anew together with the training images.
+    """
+    own = own_splits(manifest, config)
+    is_readable = np.ones(len(own), bool)
     is_readable[[row for row, _ in index.broken]] = False
-    rest, test = np.flatnonzero(is_readable & ~is_test), np.flatnonzero(is_readable & is_test)
-    groups = np.zeros(len(is_test), np.int64)
-    groups[rest] = near_duplicate_groups(index.fingerprints[rest], [manifest.contents[row] for row in rest])
-    if not is_test.any():
+    rest, validation, test = (np.flatnonzero(is_readable & (own == split)) for split in ("train", "validation", "test"))
+    groups = np.zeros(len(own), np.int64)
+    groups[rest] = _linked(
+        near_duplicate_groups(index.fingerprints[rest], [manifest.contents[row] for row in rest]),
+        [manifest.images[row].group for row in rest.tolist()],
+    )
+    if "test" not in own:
         rest, test = cut(manifest.labels, groups, rest, config.test_fraction, config.split_seed)
-    kept, validation = cut(manifest.labels, groups, rest, config.validation_fraction, config.split_seed + 1)
-    return Splits(kept, validation, test)
+    if "validation" not in own:
+        rest, validation = cut(manifest.labels, groups, rest, config.validation_fraction, config.split_seed + 1)
+    return Splits(rest, validation, test)
+
+
+def own_splits(manifest: Manifest, config: DataConfig) -> NDArray[np.str_]:
+    """Return the split [n] that each image has in its data set; own validation images train where they are cut anew."""
+    merged = {"validation": "train"} if config.validation == "cut" else {}
+    return np.array([merged.get(image.split, image.split) for image in manifest.images])
+
+
+def listing_notes(manifest: Manifest, config: DataConfig) -> list[str]:
+    """Return what is known without reading an image, a sentence each: unusual cuts, and what the manifest notes."""
+    found, own = {image.split for image in manifest.images}, own_splits(manifest, config)
+    notes = []
+    if "validation" in found:
+        kept = "validation" in own
+        notes.append(
+            "Its own validation images are kept; data.validation=cut cuts others."
+            if kept
+            else "Its own validation images train as well; others are cut, since data.validation=cut."
+        )
+    if "test" not in own:
+        notes.append(f"It has no test split: {config.test_fraction:.0%} of each class are cut off as test.")
+    return [*notes, *manifest.notes]
+
+
+def _linked(groups: Rows, names: Sequence[str]) -> Rows:
+    """Return the groups int64 [n], those that hold images of one name as one; an empty name is none."""
+    first: dict[str, int] = {}
+    pairs = [(first.setdefault(name, row), row) for row, name in enumerate(names) if name]
+    if not pairs:
+        return groups
+    source, target = groups[np.array(pairs).T]
+    return components(int(groups.max()) + 1, source, target)[groups]
 
 
 def cut(labels: Rows, groups: Rows, rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from carcls.data.dataset import Dataset
-from carcls.data.decode import FORMATS
+from carcls.data.decode import open_image
 from carcls.errors import UnreadableImage
 from carcls.stages import StageStore
 
@@ -36,7 +36,7 @@ def _sides(data: Dataset, row: int) -> tuple[int, int]:
     """Return width and height of what a square was squashed from; equal where that is not known any more."""
     image = data.manifest.images[row]
     try:
-        with Image.open(data.manifest.root / image.path, formats=tuple(FORMATS)) as file:
+        with open_image(data.manifest.root / image.path) as file:
             (width, height), turned = file.size, file.getexif().get(_ORIENTATION) in _SIDEWAYS
     except Exception:  # Pillow's plug-ins raise whatever a broken file makes them trip over
         return 1, 1

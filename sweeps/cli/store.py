@@ -9,7 +9,7 @@ from carcls.errors import InputError
 from sweeps.cli.output import Streams
 
 if TYPE_CHECKING:
-    from sweeps.tracking.models import FoundModel
+    from sweeps.tracking.found import FoundModel
     from sweeps.tracking.store import Tracking
 
 
@@ -32,7 +32,7 @@ def open_store(streams: Streams, out: Path, tracking_uri: str | None) -> Trackin
         InputError: there is none.
         TrackingError: it does not answer.
     """
-    uri = tracking_uri or store_of(out)
+    uri = store_of(out) if tracking_uri is None else tracking_uri
     _, is_file, path = uri.partition("sqlite:///")
     if is_file and not Path(path).expanduser().is_file():  # opening it would make it
         raise InputError(f"--tracking-uri must name an existing database, got {uri!r}. Name the one of a sweep.")
@@ -49,6 +49,11 @@ def open_store(streams: Streams, out: Path, tracking_uri: str | None) -> Trackin
 
 def model_named(streams: Streams, wanted: str | None, out: Path, tracking_uri: str | None) -> FoundModel:
     """Return the model that a command asks; an export's folder needs no store. Errors as ``find_model``."""
-    from sweeps.tracking.models import export_at, find_model
+    from sweeps.tracking.found import export_at
 
-    return export_at(wanted) or find_model(open_store(streams, out, tracking_uri), wanted, out=out)
+    if exported := export_at(wanted):
+        return exported
+    store = open_store(streams, out, tracking_uri)
+    from sweeps.tracking.models import find_model
+
+    return find_model(store, wanted, out=out)

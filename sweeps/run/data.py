@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carcls.data.config import DEMO_NAME
+from carcls.errors import DataError
 from sweeps.engine import Progress
 from sweeps.spec.space import Range
 from sweeps.text import counts_text
@@ -57,7 +59,7 @@ def list_images(data: DataConfig) -> tuple[DataSummary, Manifest | None]:
     from carcls.data.dataset import summarize
     from carcls.data.layouts import read_layout
 
-    listing = read_layout(Path(data.path))
+    listing = read_layout(Path(data.path), data)
     return summarize(data, listing), listing
 
 
@@ -78,7 +80,8 @@ def prepare_data(
 ) -> Dataset:
     """Read and split the images of sweeps, which ``listing`` has, decoded once at all sizes that any of them needs.
 
-    The demo cars are drawn first where there is no data of the user's.
+    The demo cars are drawn first where there is no data of the user's. The first sweep keeps the splits that it has
+    begun with while its images are the same.
     """
     from carcls.data.dataset import prepare_dataset
 
@@ -97,18 +100,32 @@ def prepare_data(
             looking.end()
             progress.packing(done, total)
 
-        found = prepare_dataset(located(data, out), stages, size, also=also, listed=listing, progress=show)
+        begun = begun_data(out / str(specs[0].name))
+        found = prepare_dataset(located(data, out), stages, size, also=also, listed=listing, progress=show, begun=begun)
     progress.on_data(found.summary)
     return found
 
 
+def counts_note(dataset: Dataset) -> str:
+    """Return how many images there are, a sentence."""
+    return f"{dataset.name}: {len(dataset.classes)} classes; images: {counts_text(dataset.counts)}."
+
+
+def begun_data(folder: Path) -> Dataset | None:
+    """Return the data that the sweep of a folder has begun on; None where it has none that can be read."""
+    from carcls.data.dataset import Dataset
+
+    with suppress(DataError):
+        return Dataset.load(folder / "dataset.json")
+    return None
+
+
 def data_notes(dataset: Dataset) -> list[str]:
-    """Return what was found in the images, a sentence each: counts, and what the user may want to know."""
+    """Return what was found in the images and the user may want to know, a sentence each."""
     unreadable = [f"left out, unreadable: {path} ({reason})" for path, reason in dataset.quarantined]
     duplicates = [f"test image duplicates a training image: {test} = {train}" for test, train in dataset.duplicates]
     for findings in (unreadable, duplicates):
         if len(findings) > MOST_FINDINGS:
             more = f"… and {len(findings) - MOST_FINDINGS} more; all are in dataset.json in the sweep's folder."
             findings[MOST_FINDINGS:] = [more]
-    counts = f"{dataset.name}: {len(dataset.classes)} classes; images: {counts_text(dataset.counts)}."
-    return [counts, *dataset.notes, *unreadable, *duplicates]
+    return [*dataset.notes, *unreadable, *duplicates]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from carcls.stages import StageStore
 from sweeps.engine.resources import Machine
 from sweeps.run.check import Checked, fit_to_data, fit_to_images
-from sweeps.run.data import NOT_READ, located, prepare_data
+from sweeps.run.data import NOT_READ, begun_data, located, prepare_data
 from sweeps.run.estimate import Workload, estimate
 from sweeps.spec.samplers import SAMPLERS
 from sweeps.spec.spec import SweepSpec
@@ -100,6 +100,7 @@ class Plan:
         spec, data = self.spec, self.summary
         searched = f", then {spec.trials - len(self.experiments)} searched" if self._is_drawn else ""
         counts = f"{data.images:,} images, {data.classes} classes; {counts_text(data.splits)}"
+        counts = f"{data.layout}: {counts}" if data.layout and spec.data.path else counts
         search = Grid(None, [(name, str(domain)) for name, domain in spec.search.items()])
         shared = ", ".join(plural(int(work.count), _NOUNS.get(work.kind, work.kind)) for work in self.work)
         return [
@@ -197,17 +198,19 @@ def plan_sweep(checked: Checked, command: Command, reading: Progress | None = No
         InputError: as the run does.
     """
     from carcls.data.dataset import find_dataset
+    from carcls.data.splits import listing_notes
 
     spec, out, dataset = checked.spec, command.root, None
     if reading is not None:
         dataset = prepare_data((spec, *command.specs), out, StageStore(out / "stages"), reading, checked.listing)
     elif checked.listing is not None and (out / "stages").is_dir():
-        dataset = find_dataset(located(spec.data, out), checked.listing, StageStore(out / "stages"))
+        begun = begun_data(out / str(spec.name))
+        dataset = find_dataset(located(spec.data, out), checked.listing, StageStore(out / "stages"), begun)
     if dataset is not None:
         summary, (spec, found) = dataset.summary, fit_to_images(checked, command, dataset)
     else:
         summary, (spec, changed) = checked.listed, fit_to_data(spec, checked.listed.train)
-        found = [NOT_READ, *changed]
+        found = [NOT_READ, *(listing_notes(checked.listing, spec.data) if checked.listing else ()), *changed]
     notes = (*checked.notes, *found)
     machine, share, networks, gpus = checked.machine, checked.share, checked.networks, checked.gpu_share
     return Plan(spec, summary, machine, share, networks, notes, images_read=dataset is not None, gpu_share=gpus)

@@ -120,14 +120,26 @@ def extended(
     mistakes.raise_all()
     for spec in specs:
         _require_data(spec, command)
+    if trials is not None:
+        _require_more(specs[0], command)
     return replace(command, specs=tuple(specs), changes=tuple(changes))
+
+
+def _require_more(spec: SweepSpec, command: Command) -> None:
+    """Check that a sweep has not begun more trials than it is to have; a job's are always added to."""
+    begun = read_history(command.out / str(spec.name)).counted
+    if spec.trials < begun:
+        raise InputError(
+            f"--trials must be at least the {begun} that {command.name!r} has begun, got {spec.trials}. Use +N for N "
+            f"more, leave it out to end those that were begun, or end it now: carsweep finish {command.name}."
+        )
 
 
 def _require_data(spec: SweepSpec, command: Command) -> None:
     """Check that the images are where they were, or where they are said to be."""
     path = spec.data.path
     if path is not None and not Path(path).expanduser().exists():
-        say = "" if command.kind == "reproduce" else f"say carsweep resume {command.name} --set data.path=NEW, or "
+        say = "" if command.kind == "reproduce" else f"say carsweep resume {command.name} --data NEW, or "
         raise InputError(
             f"data.path must be the folder of the images that {command.name!r} was begun with, got {path!r}, which "
             f"does not exist. If they were moved to NEW, {say}leave a link there (ln -s NEW {shlex.quote(path)})."

@@ -265,7 +265,8 @@ class SweepSpec(BaseModel):
     def digest(self) -> str:
         """16 hexadecimal digits of what determines the trials: not of how many, how long, or on what."""
         tree = self.to_tree()
-        parts = {name: tree[name] for name in ("family", "seed", "data", "config", "fixed", "starts", "search")}
+        parts = {name: tree[name] for name in ("family", "seed", "config", "fixed", "starts", "search")}
+        parts["data"] = self.data.canonical()
         # What sweeps of older versions had no word for is left out where it has its default.
         goals = {} if self.goals == Goals() else {"goals": [self.objectives, self.constraints]}
         sampler = {} if self.sampler == "tpe" else {"sampler": self.sampler}

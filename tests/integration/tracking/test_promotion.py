@@ -22,7 +22,7 @@ from carcls.data.dataset import prepare_dataset
 from carcls.errors import InputError
 from carcls.evaluation.significance import wilson_interval
 from carcls.stages import StageStore
-from sweeps.tracking import promotion, registry
+from sweeps.tracking import promotion, pyfunc
 from sweeps.tracking.contest import FILES_TAG, Contest, Demands
 from sweeps.tracking.gates import GATES, Gate, GateAnswer
 from sweeps.tracking.models import ModelFiles
@@ -243,7 +243,7 @@ def test_challenger_with_another_signature_is_refused(
     """Whoever reads the champion's columns must find them in the next champion."""
     register(range(10), is_champion=True)
     other = ModelSignature(outputs=Schema([ColSpec(DataType.string, "name")]))
-    monkeypatch.setattr(registry, "signature_of", lambda _: other)
+    monkeypatch.setattr(pyfunc, "signature_of", lambda _: other)
     register(range(0))
     outcome = refused(tracking)
     assert outcome.gate == "signature"
@@ -419,8 +419,8 @@ def test_more_columns_than_the_champions_are_welcome(
 ) -> None:
     """Whoever reads the champion's finds them."""
     register(range(10), is_champion=True)
-    more = [*registry.signature_of("transfer").outputs.inputs, ColSpec(DataType.double, "doubt")]
-    monkeypatch.setattr(registry, "signature_of", lambda _: ModelSignature(outputs=Schema(more)))
+    more = [*pyfunc.signature_of("transfer").outputs.inputs, ColSpec(DataType.double, "doubt")]
+    monkeypatch.setattr(pyfunc, "signature_of", lambda _: ModelSignature(outputs=Schema(more)))
     register(range(0))
     said = state_of(promote(tracking, "transfer", dry_run=True), "signature")
     assert said == ("passed", f"all {len(more) - 1} columns of the champion, and 1 more")

@@ -14,10 +14,11 @@ from scipy.io import savemat
 
 from carcls.data import devkit
 from carcls.data.config import DataConfig
-from carcls.data.dataset import prepare_dataset
-from carcls.data.decode import EXTENSIONS
+from carcls.data.dataset import prepare_dataset, summarize
+from carcls.data.files import EXTENSIONS, FORMATS, Folder
 from carcls.data.layouts import READERS, Reader, read_layout
 from carcls.data.manifest import ImageRecord, Manifest
+from carcls.data.splits import listing_notes
 from carcls.errors import DataError
 from carcls.stages import StageStore
 
@@ -112,22 +113,50 @@ def test_split_folders_give_sorted_classes_and_the_splits_as_found(tmp_path: Pat
     assert [image.label for image in manifest.images] == [0, 0, 0, 1, 1, 0, 1]
 
 
+@pytest.mark.parametrize("names", ["cars_train cars_test", "train_images test_images", "Training-Set Test-Set"])
+def test_split_folders_may_have_other_words_in_their_names(tmp_path: Path, names: str) -> None:
+    """One word of the name says which split it is."""
+    train, test = names.split()
+    listed = read_layout(write_folders(tmp_path, {f"{train}/a": 2, f"{train}/b": 2, f"{test}/a": 1}))
+    assert [image.split for image in listed.images] == ["train"] * 4 + ["test"]
+
+
 @pytest.mark.parametrize("name", ["val", "valid", "validation"])
-def test_validation_folder_is_merged_into_train_and_noted(tmp_path: Path, name: str) -> None:
-    """Validation is always cut by the same rule, so a ready-made one becomes training images."""
-    manifest = read_layout(write_folders(tmp_path, {"train/a": 2, "train/b": 2, f"{name}/a": 1}))
-    assert manifest.images[-1] == ImageRecord(f"{name}/a/0.jpg", 0, "train", None)
-    assert name in manifest.notes[0]
+def test_a_validation_folder_is_kept_or_cut_anew_as_the_config_says(tmp_path: Path, name: str) -> None:
+    """Its own validation images validate, unless data.validation=cut; either is said, and that test is cut."""
+    manifest = read_layout(write_folders(tmp_path, {"train/a": 8, "train/b": 8, f"{name}/a": 3}))
+    assert manifest.images[-1] == ImageRecord(f"{name}/a/2.jpg", 0, "validation", None)
+    assert manifest.layout == f"class folders in train/, {name}/"
+    own, cut = (DataConfig(validation=how) for how in ("own", "cut"))
+    assert summarize(own, manifest).splits == {"train": 14, "validation": 3, "test": 2}
+    assert summarize(cut, manifest).splits == {"train": 14, "validation": 2, "test": 3}
+    assert listing_notes(manifest, own) == [
+        "Its own validation images are kept; data.validation=cut cuts others.",
+        "It has no test split: 15% of each class are cut off as test.",
+    ]
+    assert listing_notes(manifest, cut)[0].startswith("Its own validation images train as well")
 
 
 @pytest.mark.parametrize(
-    "folders", ["cars_train cars_test", "train test", "images thumbnails", "a_train/a_train a_test/a_test"]
+    "folders",
+    [
+        "train test",
+        "images thumbnails",
+        "a_train/a_train a_test/a_test",
+        "part1 part2",
+        "a/img a/jpg",
+        "Photos Raw",
+        "train/images valid/images",
+        "cars_train/batch1 cars_train/batch2",
+    ],
 )
 def test_splits_of_unsorted_images_are_no_classes(tmp_path: Path, folders: str) -> None:
-    """Folders named after splits, or pictures in two sizes, are refused with the layouts that are read."""
+    """Folders named after splits, sizes or heaps are refused with the layouts that are read, unless they are meant."""
     write_folders(tmp_path, dict.fromkeys(folders.split(), 4))
-    with pytest.raises(DataError, match=r"must be in a known layout, got .* Looked for cars_train_annos\.mat"):
+    with pytest.raises(DataError, match=r"must be in a known layout, got .* Looked for CUB-200-2011, .*, Stanford Car"):
         read_layout(tmp_path)
+    if all("/" not in folder for folder in folders.split()):
+        assert read_layout(tmp_path, DataConfig(depth=1)).classes == tuple(sorted(folders.split()))
 
 
 def test_a_class_is_one_in_either_spelling(tmp_path: Path) -> None:
@@ -139,26 +168,14 @@ def test_a_class_is_one_in_either_spelling(tmp_path: Path) -> None:
     assert [image.label for image in listed.images] == [0, 0, 1, 1, 0, 0]
 
 
-def test_a_class_in_latin_1_can_be_printed(tmp_path: Path) -> None:
-    """Bytes of a name that are no UTF-8 are read as older archives mean them; the images are found, and remembered."""
-    write_folders(tmp_path, {"train/a": 2, "train/b": 2, "test/a": 1})
-    for split in ("train", "test"):
-        (tmp_path / split / "a").rename(os.fsdecode(os.fsencode(tmp_path / split) + b"/Citro\xebn"))
-    listed = read_layout(tmp_path)
-    assert listed.classes == ("Citroën", "b")
-    assert all((tmp_path / image.path).is_file() for image in listed.images)
-    read = listed.with_contents(tmp_path / "cache.json")
-    assert listed.with_contents(tmp_path / "cache.json", read=False) == read
-
-
-def test_a_split_in_a_file_of_another_layout_is_said_to_be_dropped(tmp_path: Path) -> None:
-    """CUB_200_2011 is read as class folders, and a note says what that leaves out."""
-    write_folders(tmp_path, {"images/001.a": 3, "images/002.b": 3})
-    (tmp_path / "train_test_split.txt").touch()
-    (note,) = read_layout(tmp_path).notes
-    assert note.endswith(
-        "train_test_split.txt and what lies beside it is not read: boxes are left out, and test is cut anew."
-    )
+@pytest.mark.parametrize("name", [b"train/Citro\xebn", b"train/a/Citro\xebn.jpg"])
+def test_a_name_that_is_no_utf_8_is_refused(tmp_path: Path, name: bytes) -> None:
+    """Nobody could print it, and which letters its bytes mean is not known; how to rename it is said."""
+    write_folders(tmp_path, {"train/a": 2, "train/b": 2, "test/b": 1})
+    old = tmp_path / ("train/a/0.jpg" if name.endswith(b"jpg") else "train/a")
+    old.rename(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+    with pytest.raises(DataError, match=r"must be UTF-8, got 'train/.*Citro\\xebn.* Rename them"):
+        read_layout(tmp_path)
 
 
 def test_only_subfolder_with_a_layout_is_looked_into(tmp_path: Path) -> None:
@@ -172,15 +189,15 @@ def test_only_subfolder_with_a_layout_is_looked_into(tmp_path: Path) -> None:
 def test_a_layout_is_one_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader of a table is asked before those of folders, and named where nothing is found."""
 
-    def read_table(root: Path) -> Manifest | None:
-        table = root / "images.csv"
+    def read_table(folder: Folder, _: DataConfig) -> Manifest | None:
+        root, table = folder.path, folder.path / "images.csv"
         rows = [line.split(",") for line in table.read_text().splitlines()] if table.is_file() else []
         return (
             Manifest(root, ("a", "b"), tuple(ImageRecord(p, int(n), "train", None) for p, n in rows)) if rows else None
         )
 
     monkeypatch.setattr("carcls.data.layouts.READERS", [Reader("images.csv", read_table), *READERS])
-    with pytest.raises(DataError, match=r"Looked for images\.csv, cars_train_annos\.mat"):
+    with pytest.raises(DataError, match=r"Looked for images\.csv, CUB-200-2011"):
         read_layout(tmp_path)
     write_folders(tmp_path, {"one": 1, "two": 1})
     (tmp_path / "images.csv").write_text("one/0.jpg,1\ntwo/0.jpg,0\n")
@@ -279,7 +296,7 @@ UNUSABLE: list[tuple[Callable[[Path], Path], str]] = [
     (folders({"train/a": 3, "test/a": 1}), "at least 2 classes, got 1"),
     (
         folders({"train/a": 1, "train/b": 1, "test/c": 1, "testing/c": 1}),
-        "must have training images, got 'c' .*/test. Add",
+        "must have training images, got 'c' only in test, such as test/c/0.jpg. Add",
     ),
     (lambda root: write_devkit(write_devkit(root / "first").parent / "second").parent, "got 2 .*first, second"),
     (devkit_with(lambda root: (root / TRAIN).write_bytes(b"MATLAB 5.0")), "train_annos.mat must be a MATLAB file"),
@@ -314,22 +331,36 @@ def test_files_of_other_extensions_are_counted(tmp_path: Path, layout: dict[str,
     """How many files are left out for their extension is said, with the extensions; archive litter is not counted."""
     write_folders(tmp_path, layout)
     first, second = [tmp_path / folder for folder in layout][:2]
-    for name in ("1.heic", "2.HEIC", "3.txt", "README", "Thumbs.db", ".DS_Store"):
+    for name in ("1.xcf", "2.XCF", "3.txt", "NOTES", "Thumbs.db", ".DS_Store"):
         (first / name).write_bytes(b"x")
-    (second / "4.heic").write_bytes(b"x")
+    (second / "4.xcf").write_bytes(b"x")
     (second / "folder").mkdir()
     (note,) = read_layout(tmp_path).notes
-    extensions = "3 .heic, 1 without one, 1 .txt"
+    extensions = "3 .xcf, 1 without one, 1 .txt"
     assert note.startswith(f"5 of 13 files are left out: by their extension ({extensions}) they are no images of JPEG,")
 
 
 def test_one_of_a_thing_is_said_as_one(tmp_path: Path) -> None:
     """One file that is left out, and one folder without images."""
     write_folders(tmp_path, {"a": 5, "b": 3, "c": 0})
-    (tmp_path / "a" / "1.heic").write_bytes(b"x")
+    (tmp_path / "a" / "1.xcf").write_bytes(b"x")
     files, folders = read_layout(tmp_path).notes
-    assert files.startswith("1 of 9 files is left out: by its extension (1 .heic) it is no image of JPEG")
+    assert files.startswith("1 of 9 files is left out: by its extension (1 .xcf) it is no image of JPEG")
     assert folders.endswith("holds no images and is no class, such as 'c'.")
+
+
+@pytest.mark.skipif("HEIF" in FORMATS, reason="pillow-heif is installed")
+def test_images_of_phones_say_what_would_read_them(tmp_path: Path) -> None:
+    """Whether some or all of the images are HEIC."""
+    write_folders(tmp_path, {"a": 2, "b": 2})
+    for name in ("a", "b"):
+        (tmp_path / name / "IMG_1.HEIC").write_bytes(b"x")
+    (note,) = read_layout(tmp_path).notes
+    assert note.endswith("TIFF, PPM, JPEG2000. HEIC images are read after: pip install 'carsweep[heic]'.")
+    for file in tmp_path.rglob("*.jpg"):
+        file.unlink()
+    with pytest.raises(DataError, match=r"HEIC images are read after: pip install 'carsweep\[heic\]'\.$"):
+        read_layout(tmp_path)
 
 
 def test_what_is_written_as_a_devkit_is_read_as_it_was(tmp_path: Path) -> None:
@@ -342,5 +373,5 @@ def test_what_is_written_as_a_devkit_is_read_as_it_was(tmp_path: Path) -> None:
     for image in images:
         picture(tmp_path / image.path)
     devkit.write_devkit(tmp_path, CLASSES, images)
-    reading = devkit.read_devkit(tmp_path)
+    reading = read_layout(tmp_path)
     assert (list(reading.images), reading.classes, reading.notes) == (images, tuple(CLASSES), ())

@@ -1,0 +1,105 @@
+"""Layouts of data sets: one module each, with its ``READER``.
+
+A reader looks at a listed folder and at its own files of annotations, never at an image, and executes nothing of what
+it reads.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from carcls.data.config import DataConfig
+from carcls.data.files import Folder
+from carcls.data.manifest import Box, ImageRecord, Manifest, Split
+from carcls.errors import DataError
+
+TRAIN = frozenset({"train", "training", "trn"})
+VALIDATION = frozenset({"val", "valid", "validation", "dev"})
+TEST = frozenset({"test", "testing", "tst"})
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A layout of data sets.
+
+    Attributes:
+        what: it looks for, in words.
+        read: lists the images of a folder; None where it does not have this layout.
+        rank: 0 for a layout that its own files give away, 1 for folders of splits, 2 for class folders, which anything
+            looks like: lower ones are asked first, also of the folders inside.
+        settings: fields of the config that this layout understands and others need not.
+    """
+
+    what: str
+    read: Callable[[Folder, DataConfig], Manifest | None]
+    rank: int = 0
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """An image as annotations have it: ``ImageRecord`` with the name of its class."""
+
+    path: str
+    label: str
+    split: Split
+    box: Box | None = None
+    group: str = ""
+
+
+def manifest_of(
+    folder: Folder,
+    rows: Iterable[Annotation],
+    *,
+    layout: str,
+    companions: Sequence[str] = (),
+    notes: Sequence[str] = (),
+) -> Manifest:
+    """Put images together; classes are in the order of their names, and a class is spelt as where it comes first.
+
+    Args:
+        folder: that the paths are relative to.
+        rows: of images, in the order of the manifest's.
+        layout: in words.
+        companions: files that were read or belong to the layout.
+        notes: about what was left out.
+
+    Raises:
+        DataError: a class has no training images.
+    """
+    rows, spelt = list(rows), dict[str, str]()
+    for row in rows:
+        if row.split != "test":
+            spelt.setdefault(_key(row.label), row.label)
+    classes = sorted(spelt.values())
+    labels = {_key(name): label for label, name in enumerate(classes)}
+    unknown = list(dict.fromkeys(row.label for row in rows if _key(row.label) not in labels))
+    if unknown:
+        first = next(row for row in rows if row.label == unknown[0])
+        more = len(unknown) - 1
+        raise DataError(
+            f"test classes must have training images, got {unknown[0]!r} only in test, such as {first.path}"
+            f"{f' (and {more} more such classes)' if more else ''}. Add training images, or take them out of test."
+        )
+    images = (ImageRecord(row.path, labels[_key(row.label)], row.split, row.box, row.group) for row in rows)
+    return Manifest(
+        folder.path, tuple(classes), tuple(images), notes=tuple(notes), layout=layout, companions=tuple(companions)
+    )
+
+
+def _key(name: str) -> str:
+    """Return what two spellings of a class have in common: composed letters (NFC) and decomposed ones (NFD)."""
+    return unicodedata.normalize("NFC", name)
+
+
+def split_named(name: str) -> Split | None:
+    """Return the split that a word means; None for any other.
+
+    >>> [split_named(word) for word in ("Training", "valid", "testing", "cars")]
+    ['train', 'validation', 'test', None]
+    """
+    word = name.strip().lower()
+    known: dict[Split, frozenset[str]] = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
+    return next((split for split, words in known.items() if word in words), None)

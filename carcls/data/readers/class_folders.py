@@ -1,0 +1,112 @@
+"""``<class>/*``: every folder is a class; test and validation are cut from them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from carcls.data.config import DataConfig
+from carcls.data.files import Folder
+from carcls.data.manifest import Manifest, Split
+from carcls.data.readers import TEST, TRAIN, VALIDATION, Annotation, Reader, manifest_of
+from carcls.errors import DataError
+
+_SIZES = frozenset({"thumbnails", "thumbs", "original", "originals", "raw", "cropped", "crops", "resized"})
+_KINDS = frozenset({"images", "image", "imgs", "img", "pictures", "pics", "photos", "jpegimages", "jpg", "jpeg", "png"})
+_HEAPS = frozenset({"data", "dataset", "set", "folder", "dir", "batch", "part", "shard", "fold", "chunk"})
+
+
+@dataclass(frozen=True, slots=True)
+class ClassFolder:
+    """A folder that is a class: its name, and its images, relative to it, those in folders below it among them."""
+
+    name: str
+    folder: Folder
+    images: tuple[str, ...]
+
+    def rows(self, root: Folder, split: Split) -> Iterator[Annotation]:
+        """Yield the rows of its images, with paths relative to ``root``."""
+        place, label = self.folder.path.relative_to(root.path).as_posix(), self.name
+        yield from (Annotation(f"{place}/{image}", label, split) for image in self.images)
+
+
+def _read(folder: Folder, config: DataConfig) -> Manifest | None:
+    classes = class_folders(folder, config.depth)
+    names = [one.name for one in classes if one.images]
+    if not names or (config.depth is None and are_no_classes(names)):
+        return None
+    rows = (row for one in classes for row in one.rows(folder, "train"))
+    return manifest_of(folder, rows, layout="class folders", notes=list(notes_of(classes)))
+
+
+def class_folders(parent: Folder, depth: int | None) -> list[ClassFolder]:
+    """Return the folders that are classes, ``depth`` below ``parent``; none where it holds no images there.
+
+    Raises:
+        DataError: ``depth`` is None, and images lie at several depths.
+    """
+    if depth is not None:
+        return [ClassFolder(name, folder, tuple(_images_in(folder))) for name, folder in _at_depth(parent, depth)]
+    direct = [name for name, child in parent.folders.items() if child.images]
+    deeper = {name: sum(bool(below.images) for below in child.walk()) for name, child in parent.folders.items()}
+    deeper = {name: count for name, count in deeper.items() if count > 1 and name not in direct}
+    if not direct and not _all_wrap_one(parent):
+        return []
+    if deeper:
+        name, count = next(iter(deeper.items()))
+        raise DataError(
+            f"classes must be folders of one depth, got {name!r} with {count} folders of images and {direct[0]!r} with "
+            f"images in {str(parent.path)!r}. Say data.depth=1 if the folders below a class belong to it, or "
+            "data.depth=2 if each of them is a class."
+        )
+    return [ClassFolder(name, child, tuple(_images_in(child))) for name, child in parent.folders.items()]
+
+
+def _all_wrap_one(parent: Folder) -> bool:
+    """Tell whether every folder holds one folder of images of the same name, such as ``<class>/images/``."""
+    wrapped = [
+        tuple(name for name, below in child.folders.items() if below.images) for child in parent.folders.values()
+    ]
+    return len(wrapped) > 1 and len(set(wrapped)) == 1 and len(wrapped[0]) == 1
+
+
+def _at_depth(parent: Folder, depth: int) -> Iterator[tuple[str, Folder]]:
+    for name, child in parent.folders.items():
+        if depth == 1:
+            yield name, child
+        else:
+            yield from ((f"{name}/{below}", folder) for below, folder in _at_depth(child, depth - 1))
+
+
+def _images_in(folder: Folder, place: str = "") -> Iterator[str]:
+    yield from (place + image for image in folder.images)
+    for name, child in folder.folders.items():
+        yield from _images_in(child, f"{place}{name}/")
+
+
+def notes_of(classes: Sequence[ClassFolder]) -> Iterator[str]:
+    """Say which folders are no classes, and which images lie below the folder of their class."""
+    parents = dict.fromkeys(one.folder.path.parent for one in classes)
+    for parent in parents:
+        if empty := [one.name for one in classes if one.folder.path.parent == parent and not one.images]:
+            verbs = ("holds no images and is no class", "hold no images and are no classes")[len(empty) > 1]
+            yield f"{len(empty)} of the folders in {parent.name}/ {verbs}, such as {empty[0]!r}."
+    nested = [f"{one.name}/{image}" for one in classes for image in one.images if "/" in image]
+    if nested:
+        verb = "lies" if len(nested) == 1 else "lie"
+        yield f"{len(nested):,} of the images {verb} in folders below their class, such as {nested[0]!r}."
+
+
+def are_no_classes(names: Sequence[str]) -> bool:
+    """Tell whether folders of images are by their names the splits, sizes or heaps of a data set, and no classes.
+
+    >>> folders = ["cars_test", "cars_train"], ["images", "thumbs"], ["part1", "part_2"], ["Test Car", "train"]
+    >>> [are_no_classes(names) for names in folders]
+    [True, True, True, False]
+    """
+    words = TRAIN | VALIDATION | TEST | _SIZES | _KINDS | _HEAPS
+    return bool(names) and all(words.intersection(re.findall("[a-z]+", name.lower())[-1:]) for name in names)
+
+
+READER = Reader("<class>/*.jpg", _read, rank=2, settings=("depth",))

@@ -1,0 +1,58 @@
+"""``train/<class>/*`` with ``val/<class>/*`` and ``test/<class>/*``, in their usual spellings."""
+
+from __future__ import annotations
+
+import re
+
+from carcls.data.config import DataConfig
+from carcls.data.files import Folder
+from carcls.data.manifest import Manifest, Split
+from carcls.data.readers import Reader, manifest_of, split_named
+from carcls.data.readers.class_folders import ClassFolder, are_no_classes, class_folders, notes_of
+
+
+def _read(folder: Folder, config: DataConfig) -> Manifest | None:
+    """None where the folder holds no train folder with class folders."""
+    found = [
+        (split, name, part, _classes(part, config))
+        for name, part in folder.folders.items()
+        if (split := _split_of(name))
+    ]
+    order = ("train", "validation", "test")
+    found.sort(key=lambda each: order.index(each[0]))
+    classes: list[ClassFolder] = [one for *_, inside in found for one in inside]
+    if not any(one.images for split, _, _, inside in found for one in inside if split == "train"):
+        return None
+    bare = [(name, part) for _, name, part, inside in found if part.images and not any(one.images for one in inside)]
+    unlabelled = [
+        f"{name}/ is left out: its {len(part.images):,} images are in no class folders." for name, part in bare
+    ]
+    rows = (row for split, _, _, inside in found for one in inside for row in one.rows(folder, split))
+    names = ", ".join(f"{name}/" for _, name, _, inside in found if any(one.images for one in inside))
+    return manifest_of(
+        folder,
+        rows,
+        layout=f"class folders in {names}",
+        notes=[*unlabelled, *notes_of(classes)],
+        companions=[f"{name}/{image}" for name, part in bare for image in part.images],
+    )
+
+
+def _classes(part: Folder, config: DataConfig) -> list[ClassFolder]:
+    """Return the class folders of a split; none where they are heaps of images, such as ``train/images/``."""
+    found = class_folders(part, config.depth)
+    is_heap = config.depth is None and are_no_classes([one.name for one in found if one.images])
+    return [] if is_heap else found
+
+
+def _split_of(name: str) -> Split | None:
+    """Return the split that a folder's name tells by one of its words.
+
+    >>> [_split_of(name) for name in ("val", "cars_train", "Test images", "train_test", "cars")]
+    ['validation', 'train', 'test', None, None]
+    """
+    splits = {split for word in re.split(r"[\s_.-]", name) if (split := split_named(word))}
+    return splits.pop() if len(splits) == 1 else None
+
+
+READER = Reader("train/<class>/*.jpg with test/<class>/*.jpg", _read, rank=1, settings=("depth",))
