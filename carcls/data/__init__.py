@@ -5,8 +5,9 @@ FACE = {
     "decode": ("LEAST_PIXELS", "as_rgb", "open_image", "read_squares"),
     "demo": ("FOLDER_NAME", "demo_counts", "write_demo"),
     "layouts": ("read_layout",),
-    "manifest": ("Manifest",),
+    "manifest": ("Manifest", "in_pixels"),
     "paths": ("images_named", "require_images"),
+    "unpacking": ("notes_of_unpacking", "unpacked"),
     "splits": ("listing_notes", "quota"),
 }
 """What other rooms may import, by module."""

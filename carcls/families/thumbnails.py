@@ -10,6 +10,7 @@ from PIL import Image
 
 from carcls.data.dataset import Dataset
 from carcls.data.decode import open_image
+from carcls.data.manifest import in_pixels
 from carcls.errors import UnreadableImage
 from carcls.stages import StageStore
 
@@ -41,8 +42,8 @@ def _sides(data: Dataset, row: int) -> tuple[int, int]:
     except Exception:  # Pillow's plug-ins raise whatever a broken file makes them trip over
         return 1, 1
     if image.box is not None:
-        x1, y1, x2, y2 = image.box
-        width, height = x2 - x1, y2 - y1
+        x1, y1, x2, y2 = in_pixels(image.box, width, height)
+        width, height = max(1, round(x2 - x1)), max(1, round(y2 - y1))
     return (height, width) if turned else (width, height)
 
 

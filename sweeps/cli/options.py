@@ -129,7 +129,12 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "data": {
         "metavar": "PATH",
         "type": click.Path(),
-        "help": "Data set: Stanford Cars' devkit, or class folders. Default: demo cars.",
+        "help": "Data set: a folder in a known layout, or a table of images. Default: demo cars.",
+    },
+    "images": {
+        "metavar": "FOLDER",
+        "type": click.Path(file_okay=False),
+        "help": "Where the paths of a table given as --data begin. Default: beside it.",
     },
     "set": {
         "metavar": "KEY=VALUE …",
@@ -198,7 +203,7 @@ def option_of(setting: str) -> str:
     ('--objective', '--cpus-per-trial', '')
     """
     own = {_DECLARED.get(name, (name,))[-1].replace("-", "_"): f"--{name}" for name in OF_A_RUN}
-    return "--data" if setting == "data.path" else own.get(setting, "")
+    return {"data.path": "--data", "data.images": "--images"}.get(setting) or own.get(setting, "")
 
 
 def options(*names: str) -> Callable[[Command], Command]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,11 +36,26 @@ def wanted_sizes(spec: SweepSpec) -> list[int]:
     return list(dict.fromkeys(config.image_size for config in configs))
 
 
-def located(data: DataConfig, out: Path) -> DataConfig:
-    """Return the data with a path; the demo cars have one once they are drawn."""
-    if data.path is not None or not (folder := _demo_folder(out)).is_dir():
+def located(data: DataConfig, out: Path, stages: StageStore | None = None) -> DataConfig:
+    """Return the data with the path of files; the demo cars have one once they are drawn.
+
+    An archive, or tables that hold images, are unpacked under ``out`` if they were not before; a run, which gives its
+    ``stages``, has it checked that they are whole.
+
+    Raises:
+        InputError: they cannot be unpacked.
+    """
+    if data.path is None:
+        folder = _demo_folder(out)
+        update = {"path": str(folder), "name": data.name or DEMO_NAME} if folder.is_dir() else {}
+        return data.model_copy(update=update)
+    from carcls.data.unpacking import unpacked
+
+    found = unpacked(Path(data.path).expanduser(), out, stages)
+    if found is None:
         return data
-    return data.model_copy(update={"path": str(folder), "name": data.name or DEMO_NAME})
+    images = data.images or (str(found.images) if found.images else None)
+    return data.model_copy(update={"path": str(found.folder), "name": data.name or found.name, "images": images})
 
 
 def _demo_folder(out: Path) -> Path:
@@ -48,18 +64,23 @@ def _demo_folder(out: Path) -> Path:
     return out / "data" / FOLDER_NAME
 
 
-def list_images(data: DataConfig) -> tuple[DataSummary, Manifest | None]:
+def list_images(data: DataConfig, out: Path) -> tuple[DataSummary, Manifest | None]:
     """Return the numbers of a data set by its listing, and the listing; demo cars that are not drawn have none.
 
     Raises:
         InputError: there are no images that can be used.
     """
+    given, data = data.path, located(data, out)
     if data.path is None:
         return expected_demo(data), None
     from carcls.data.dataset import summarize
     from carcls.data.layouts import read_layout
+    from carcls.data.unpacking import notes_of_unpacking
 
     listing = read_layout(Path(data.path), data)
+    if given and given != data.path:
+        told = notes_of_unpacking(Path(given).expanduser(), Path(data.path))
+        listing = replace(listing, notes=(*told, *listing.notes))
     return summarize(data, listing), listing
 
 
@@ -101,7 +122,9 @@ def prepare_data(
             progress.packing(done, total)
 
         begun = begun_data(out / str(specs[0].name))
-        found = prepare_dataset(located(data, out), stages, size, also=also, listed=listing, progress=show, begun=begun)
+        found = prepare_dataset(
+            located(data, out, stages), stages, size, also=also, listed=listing, progress=show, begun=begun
+        )
     progress.on_data(found.summary)
     return found
 

@@ -24,7 +24,7 @@ from sweeps.tracking.moving import has_runs_of
 # Scores on other images, or of another family, cannot be compared with those there are.
 _LASTING = ("family", "name", "seed", "data")
 # Whether the same images lie there is asked when they are read.
-_MAY_MOVE = "data.path"
+_MAY_MOVE = ("data.path", "data.images")
 
 
 def recall(out: Path, name: str, tracking_uri: str | None = None) -> Command:
@@ -182,7 +182,7 @@ def _changes(before: SweepSpec, after: SweepSpec) -> dict[str, str]:
         f"{name}: must stay what the sweep was begun with, for its scores to be comparable, got a change ({name} "
         f"{change}). Begin another sweep with carsweep run."
         for name, change in changes.items()
-        if name.partition(".")[0] in _LASTING and name != _MAY_MOVE
+        if name.partition(".")[0] in _LASTING and name not in _MAY_MOVE
     ]
     if mistakes:
         raise SpecError(mistakes)

@@ -55,4 +55,4 @@ def _split_of(name: str) -> Split | None:
     return splits.pop() if len(splits) == 1 else None
 
 
-READER = Reader("train/<class>/*.jpg with test/<class>/*.jpg", _read, rank=1, settings=("depth",))
+READER = Reader("train/<class>/*.jpg with test/<class>/*.jpg", _read, rank=2, settings=("depth",))

@@ -27,8 +27,10 @@ def _read(root: Folder, config: DataConfig) -> Manifest | None:  # noqa: ARG001 
         return _read_all(root, all_file)
     if train_file is not None:
         return _read_devkit(root, train_file)
-    flat = [f"{name}/" for name in ("cars_train", "cars_test", "car_ims") if _holds_only_images(root, name)]
-    if flat or (all_file is not None and not root.holds_images):
+    names = [name for name in ("cars_train", "cars_test", "car_ims") if name != root.path.name]
+    flat = [f"{name}/" for name in names if _holds_only_images(root, name)]
+    has_table = any(name.endswith((".csv", ".tsv", ".jsonl", ".parquet")) for name in root.others)  # may label them
+    if (flat and not has_table) or (all_file is not None and not root.holds_images):
         raise DataError(_unlabelled(root, flat, all_file))
     return None
 

@@ -98,6 +98,15 @@ def test_devkit_is_found_wherever_its_archives_unpack(tmp_path: Path, place: str
     assert manifest.images[1].box == (0, 0, 24, 16)
 
 
+def test_the_devkit_is_found_as_torchvision_lays_it_out(tmp_path: Path) -> None:
+    """In ``stanford_cars/``, the labels of test beside ``devkit/``, under which torchvision's root lies."""
+    root = write_devkit(tmp_path / "stanford_cars")
+    shutil.move(root / "devkit" / "cars_test_annos_withlabels.mat", root)
+    listed = read_layout(tmp_path)
+    assert (listed.root, listed.layout, listed.notes) == (root, "Stanford Cars, the devkit", ())
+    assert [image.split for image in listed.images] == ["train", "train", "train", "test"]
+
+
 def test_devkit_without_test_labels_leaves_test_out_and_says_so(tmp_path: Path) -> None:
     """Unlabelled test images are not used, and a note tells which file would change that."""
     manifest = read_layout(write_devkit(tmp_path, test_labels=False))

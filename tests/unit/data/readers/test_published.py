@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from published import (
+    picture,
     write_aircraft,
     write_car_ims,
     write_cars_by_class,
@@ -85,11 +87,13 @@ def nest(root: Path, name: str) -> None:
 
 
 def test_food_has_its_split_and_names_in_words(tmp_path: Path) -> None:
-    """Classes are called as labels.txt has them, without it as their folders; Kaggle's meta/ lies in another."""
+    """Classes are called as labels.txt has them, else as their folders; Kaggle's meta/ lies in another."""
     listed = read_layout(write_food(tmp_path))
     assert (listed.layout, listed.classes, listed.notes) == ("Food-101", ("Apple pie", "Beef tartare"), ())
     assert splits_of(listed) == {"train": 3, "test": 1}
     assert listed.images[0] == ImageRecord("images/apple_pie/1005649.jpg", 0, "train", None)
+    write_texts(tmp_path, {"meta/labels.txt": ["Pie", "Tartare", "Pie"]})
+    assert read_layout(tmp_path).classes == ("apple pie", "beef tartare")
     (tmp_path / "meta" / "labels.txt").unlink()
     nest(tmp_path, "meta")
     assert read_layout(tmp_path).classes == ("apple pie", "beef tartare")
@@ -218,6 +222,17 @@ def saved_as_hdf5(write: Write, name: str) -> Write:
     return make
 
 
+def piped(write: Write, name: str) -> Write:
+    """Return what writes a data set with a pipe in place of a file, which nobody writes into."""
+
+    def make(root: Path) -> Path:
+        (write(root) / name).unlink()
+        os.mkfifo(root / name)
+        return root
+
+    return make
+
+
 NEARLY: list[tuple[Write, str]] = [
     (
         without(write_cub, "train_test_split.txt"),
@@ -228,15 +243,26 @@ NEARLY: list[tuple[Write, str]] = [
         r"images\.txt and image_class_labels\.txt, got .* them",
     ),
     (without(write_cub, "image_class_labels.txt", "train_test_split.txt", "classes.txt"), r"CUB-200-2011 must have im"),
+    (
+        without(write_cub, "image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt"),
+        r"CUB-200-2011 must h",
+    ),
     (without(write_cub, "images"), r"CUB-200-2011 must have images/, got .* CUB_200_2011\.tgz"),
     (replaced(write_cub, "train_test_split.txt", "1 1"), r"train_test_split\.txt must have a line of '2', got none"),
     (replaced(write_cub, "bounding_boxes.txt", "1 3 4"), r"boxes\.txt must say 4 numbers of '1', got '3 4'\."),
     (replaced(write_cub, "images.txt", "1 ../../a.jpg", "4 b.jpg"), r"images must lie in .*, got 'images/\.\./\.\./a"),
+    (replaced(write_cub, "bounding_boxes.txt", "1 3 4 nan 5"), r"must say 4 numbers of '1', got '3 4 nan 5'\."),
+    (piped(write_cub, "images.txt"), r"images\.txt must be a text file in UTF-8 \(it is a pipe, not a file\)"),
+    (piped(write_flowers, "setid.mat"), r"setid\.mat must be a MATLAB file, but .* \(it is a pipe, not a file\)"),
     (replaced(write_cub, "classes.txt", "1"), r"classes\.txt must say something of '1'"),
     (without(write_aircraft, "data/images"), r"FGVC-Aircraft must have data/images/, got .* without it"),
     (without(write_aircraft, "data/images_variant_val.txt"), r"must have data/images_variant_val\.txt, got"),
     (without(write_food, "meta/test.txt"), r"Food-101 must have meta/test\.txt, got"),
     (without(write_food, "images"), r"Food-101 must have images/, got .* food-101\.tar\.gz"),
+    (
+        without(write_food, *(f"meta/{split}.{kind}" for split in ("train", "test") for kind in ("txt", "json"))),
+        r"must ha",
+    ),
     (replaced(write_food, "meta/train.txt", "1005649"), r"meta/ must list images as <class>/<image>, got 'images/1005"),
     (without(write_pets, "annotations/test.txt"), r"Oxford-IIIT Pets must have annotations/test\.txt, got"),
     (without(write_pets, "images"), r"Oxford-IIIT Pets must have images/, got"),
@@ -294,6 +320,38 @@ def test_a_few_missing_images_are_told_of(tmp_path: Path) -> None:
         "1 of 6 images is missing, such as "
         "'images/002.Laysan_Albatross/Laysan_Albatross_0000_796104.jpg': it is left out."
     )
+
+
+def test_the_images_of_cars_beside_a_table_are_not_cars_without_labels(tmp_path: Path) -> None:
+    """The table may hold the labels; where it does not, folders of images are no classes."""
+    write_texts(tmp_path, {"cars_train.csv": ["x1,y1", "3,4"]})
+    for name in ("cars_train/cars_train", "cars_test/cars_test"):
+        picture(tmp_path / name / "00001.jpg")
+    with pytest.raises(DataError, match=r"must be in a known layout, got .* Looked for"):
+        read_layout(tmp_path)
+    paths = ("cars_train/cars_train/00001.jpg,a", "cars_test/cars_test/00001.jpg,b")
+    write_texts(tmp_path, {"cars_train.csv": ["path,label", *paths]})
+    assert read_layout(tmp_path).classes == ("a", "b")
+
+
+def test_tables_beside_a_published_data_set_do_not_hide_it(tmp_path: Path) -> None:
+    """As Kaggle has FGVC-Aircraft: two folders deep, and lists of its own that name files without their folders."""
+    write_aircraft(tmp_path / "fgvc-aircraft-2013b" / "fgvc-aircraft-2013b")
+    write_texts(tmp_path, {f"{split}.csv": ["filename,Classes,Labels", "1.jpg,A318,0"] for split in ("train", "test")})
+    listed = read_layout(tmp_path)
+    assert (listed.layout, len(listed.notes)) == ("FGVC-Aircraft, data.level=variant", 1)
+    assert "(2 .csv)" in listed.notes[0]
+
+
+def test_class_folders_beside_lists_of_usual_names_are_class_folders(tmp_path: Path) -> None:
+    """classes.txt and images.txt, or a meta/ that lists splits, are not Food-101 or CUB by themselves."""
+    for name in ("a", "b"):
+        picture(tmp_path / name / "0.jpg")
+    lists = ("classes.txt", "images.txt", "meta/train.txt", "meta/test.txt", "annotations/classes.txt")
+    write_texts(tmp_path, {name: ["a"] for name in lists})
+    listed = read_layout(tmp_path)
+    assert (listed.layout, listed.classes) == ("class folders", ("a", "b"))
+    assert listed.notes[0].startswith("5 of 7 files are left out")
 
 
 def test_the_level_of_aircraft_is_refused_elsewhere(tmp_path: Path) -> None:
