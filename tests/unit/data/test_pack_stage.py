@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from carcls.data.decode import read_square
-from carcls.data.layouts import read_layout
 from carcls.data.index import Copies
+from carcls.data.layouts import read_layout
 from carcls.data.manifest import Manifest
 from carcls.data.pack import PIXELS, get_index, get_pack
 from carcls.errors import OutputError
