@@ -1,4 +1,14 @@
 FACE = {
+    "audit": (
+        "SPLITS",
+        "SamePicture",
+        "class_counts",
+        "read_sides",
+        "rows_by_class",
+        "same_pictures",
+        "sides_of",
+        "split_names",
+    ),
     "augment": ("Augmentation", "augment", "augmentation_of", "draw_view"),
     "config": ("DEMO_NAME", "DataConfig", "DataSummary"),
     "dataset": ("Dataset", "find_dataset", "prepare_dataset", "summarize"),

@@ -1,0 +1,135 @@
+"""What a data set looks like, in numbers: images of each class and split, sides, and pictures that are there twice.
+
+Letters: n images, c classes.
+"""
+
+from __future__ import annotations
+
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from carcls.data.files import FORMATS
+from carcls.data.fingerprints import near_duplicate_groups
+from carcls.data.pack import find_index
+from carcls.data.splits import SAME_PICTURE
+from carcls.machine import usable_cores
+from carcls.stages import StageStore
+
+if TYPE_CHECKING:
+    from carcls.data.dataset import Dataset
+
+SPLITS = ("train", "validation", "test")
+_ORIENTATION, _SIDEWAYS = 0x0112, range(5, 9)
+_SIDES, _VERSION = "sides", 1
+
+
+@dataclass(frozen=True, slots=True)
+class SamePicture:
+    """Two images that are the same picture, or nearly: rows of the data set, the earlier split first.
+
+    Attributes:
+        first, second: rows.
+        splits: theirs.
+        across_classes: whether their labels differ, so that one of them is wrong.
+    """
+
+    first: int
+    second: int
+    splits: tuple[str, str]
+    across_classes: bool
+
+    @property
+    def leaks(self) -> bool:
+        """Whether a model is asked about a picture that it was trained or chosen on."""
+        return self.splits[0] != self.splits[1]
+
+
+def split_names(data: Dataset) -> NDArray[np.str_]:
+    """Return the split [n] of each image, empty where it cannot be read."""
+    names = np.full(len(data.manifest.images), "", "<U10")
+    for name in SPLITS:
+        names[getattr(data.splits, name)] = name
+    return names
+
+
+def class_counts(data: Dataset) -> NDArray[np.int64]:
+    """Return how many images each class has, int64 [c, 3]: to train, validate and test on."""
+    splits = (np.bincount(data.labels[getattr(data.splits, name)], minlength=len(data.classes)) for name in SPLITS)
+    return np.stack(list(splits), axis=1)
+
+
+def rows_by_class(data: Dataset) -> dict[int, list[int]]:
+    """Return the readable images of every class, those that train first."""
+    found: dict[int, list[int]] = {label: [] for label in range(len(data.classes))}
+    for name in SPLITS:
+        for row in getattr(data.splits, name).tolist():
+            found[int(data.labels[row])].append(row)
+    return found
+
+
+def same_pictures(data: Dataset, stages: StageStore) -> list[SamePicture]:
+    """Return the images that are the same picture: first those in two splits, then those in two classes, then others.
+
+    Of several copies each is told beside the first one that trains, else beside the first.
+
+    Args:
+        data: as ``prepare_dataset`` returned it.
+        stages: that it was read into.
+    """
+    splits, rows = split_names(data), np.sort(np.concatenate([getattr(data.splits, name) for name in SPLITS]))
+    index = find_index(data.manifest, data.margin, stages)
+    row_of = {image.path: row for row, image in enumerate(data.manifest.images)}
+    pairs = {(row_of[other], row_of[test]) for test, other in data.duplicates}
+    groups = near_duplicate_groups(
+        index.fingerprints[rows], [data.manifest.contents[row] for row in rows], SAME_PICTURE
+    )
+    rank = {name: place for place, name in enumerate(SPLITS)}
+    firsts = dict[int, int]()
+    order = sorted(zip(rows.tolist(), groups.tolist(), strict=True), key=lambda one: (rank[splits[one[0]]], one[0]))
+    for row, group in order:
+        if (first := firsts.setdefault(group, row)) != row:
+            pairs.add((first, row))
+    found = [
+        SamePicture(first, second, (str(splits[first]), str(splits[second])), data.labels[first] != data.labels[second])
+        for first, second in pairs
+    ]
+    return sorted(found, key=lambda one: (not one.leaks, not one.across_classes, one.first, one.second))
+
+
+def read_sides(data: Dataset, stages: StageStore) -> NDArray[np.int32]:
+    """Return width and height in pixels of what is cut from each image, int32 [n, 2]; zeros where it cannot be read.
+
+    Heads of files are read once, and kept in the store.
+    """
+
+    def read(folder: Path) -> None:
+        sides, rows = np.zeros((len(data.manifest.images), 2), np.int32), np.flatnonzero(split_names(data) != "")
+        with warnings.catch_warnings(action="ignore"), ThreadPoolExecutor(usable_cores()) as threads:
+            for row, found in zip(rows, threads.map(lambda row: sides_of(data, row), rows.tolist()), strict=True):
+                sides[row] = found or (0, 0)
+        np.save(folder / f"{_SIDES}.npy", sides)
+
+    key = {"manifest": data.manifest.digest, "version": _VERSION}
+    sides: NDArray[np.int32] = np.load(stages.get_or_make(_SIDES, key, read) / f"{_SIDES}.npy")
+    return sides
+
+
+def sides_of(data: Dataset, row: int) -> tuple[int, int] | None:
+    """Return width and height in pixels of an image upright, of its box where it has one; None if it cannot be read."""
+    image = data.manifest.images[row]
+    try:
+        with Image.open(data.manifest.root / image.path, formats=tuple(FORMATS)) as file:
+            (width, height), turned = file.size, file.getexif().get(_ORIENTATION) in _SIDEWAYS
+    except Exception:  # Pillow's plug-ins raise whatever a broken file makes them trip over
+        return None
+    if image.box is not None:
+        x1, y1, x2, y2 = image.box
+        width, height = x2 - x1, y2 - y1
+    return (height, width) if turned else (width, height)
