@@ -14,7 +14,6 @@ FACE = {
     "dataset": ("Dataset", "find_dataset", "prepare_dataset", "summarize"),
     "decode": ("LEAST_PIXELS", "as_rgb", "read_squares"),
     "demo": ("FOLDER_NAME", "demo_counts", "write_demo"),
-    "files": ("FORMATS",),
     "layouts": ("read_layout",),
     "manifest": ("Manifest",),
     "paths": ("images_named", "require_images"),

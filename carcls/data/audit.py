@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from carcls.data.files import FORMATS
+from carcls.data.decode import open_image
 from carcls.data.fingerprints import near_duplicate_groups
 from carcls.data.pack import find_index
 from carcls.data.splits import SAME_PICTURE
@@ -125,7 +124,7 @@ def sides_of(data: Dataset, row: int) -> tuple[int, int] | None:
     """Return width and height in pixels of an image upright, of its box where it has one; None if it cannot be read."""
     image = data.manifest.images[row]
     try:
-        with Image.open(data.manifest.root / image.path, formats=tuple(FORMATS)) as file:
+        with open_image(data.manifest.root / image.path) as file:
             (width, height), turned = file.size, file.getexif().get(_ORIENTATION) in _SIDEWAYS
     except Exception:  # Pillow's plug-ins raise whatever a broken file makes them trip over
         return None

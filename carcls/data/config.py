@@ -12,7 +12,7 @@ DEMO_NAME = "demo-cars"
 """What the demo cars are called."""
 
 
-_NEWER = ("depth", "validation")
+_NEWER = ("depth", "level", "validation")
 
 
 class DataConfig(BaseModel):
@@ -22,6 +22,7 @@ class DataConfig(BaseModel):
         path: folder of the data set, or a table of images; None means the embedded demo cars.
         name: what tables call the data set; None means the folder's name.
         depth: how many folders deep a class is: 1 is <class>/…, 2 is <make>/<model>/…; None tells it from the folders.
+        level: of FGVC-Aircraft's labels.
         validation: own keeps the data set's own validation images where it has some; cut cuts others from what trains.
         margin: added around the bounding box, as a fraction of its width and height; the same on every split.
         validation_fraction: share of the training images that validate.
@@ -35,6 +36,7 @@ class DataConfig(BaseModel):
     path: str | None = None
     name: str | None = None
     depth: Annotated[int, Field(ge=1, le=8, strict=True)] | None = None
+    level: Literal["variant", "family", "manufacturer"] = "variant"
     validation: Literal["own", "cut"] = "own"
     margin: Annotated[float, Field(ge=0.0, le=1.0, strict=True)] = 0.0
     validation_fraction: Annotated[float, Field(gt=0.0, lt=0.9, strict=True)] = 0.15

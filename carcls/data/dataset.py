@@ -168,6 +168,7 @@ def prepare_dataset(
     listed: Manifest | None = None,
     progress: Progress | None = None,
     workers: int | None = None,
+    begun: Dataset | None = None,
 ) -> Dataset:
     """Read a data set, decode it at ``size`` if that was not done before, and split it.
 
@@ -179,6 +180,7 @@ def prepare_dataset(
         listed: what listing ``config.path`` gave; None lists it.
         progress: called with images done and images in all while decoding.
         workers: decoding threads; None means one per usable core.
+        begun: what a sweep has begun on, whose splits stay what they are while its images are the same.
 
     Raises:
         DataError: it cannot be read, or a split loses more than ``config.max_loss`` of its images.
@@ -186,26 +188,52 @@ def prepare_dataset(
     """
     root = _path(config)
     manifest = (listed or read_layout(root, config)).with_contents(_contents_file(root, stages))
+    kept = _as_begun(begun, manifest)
+    manifest = kept.manifest if kept else manifest
     pack = get_pack(manifest, config.margin, size, stages, also=also, progress=progress, workers=workers)
-    return _put_together(config, manifest, get_index(manifest, config.margin, pack, stages))
+    return kept or _put_together(config, manifest, get_index(manifest, config.margin, pack, stages))
 
 
-def find_dataset(config: DataConfig, listed: Manifest, stages: StageStore) -> Dataset | None:
+def find_dataset(
+    config: DataConfig, listed: Manifest, stages: StageStore, begun: Dataset | None = None
+) -> Dataset | None:
     """Return what ``prepare_dataset`` would, of images that were read before; None where one must be read. Reads none.
 
     Args:
         config: as there.
         listed: the images of ``config.path``.
-        stages: as there.
+        stages, begun: as there.
 
     Raises:
         DataError: as there.
     """
     try:
         manifest = listed.with_contents(_contents_file(_path(config), stages), read=False)
+        if kept := _as_begun(begun, manifest):
+            return kept
         return _put_together(config, manifest, find_index(manifest, config.margin, stages))
     except ImagesNotRead:
         return None
+
+
+def _as_begun(begun: Dataset | None, manifest: Manifest) -> Dataset | None:
+    """Return what a sweep has begun on, where it lies now; None where its images are no longer the same."""
+    if begun is not None and begun.manifest.digest == manifest.digest:
+        return replace(begun, manifest=manifest)
+    if begun is None or begun.manifest.layout:
+        return None
+    # An older version, which named no layout, perhaps read this one otherwise, under other names: its images count.
+    before = begun.manifest
+    there = {f"{manifest.root}/{image.path}": row for row, image in enumerate(manifest.images)}
+    for root in (manifest.root, before.root):
+        rows = [there.get(f"{root}/{image.path}", -1) for image in before.images]
+        if -1 not in rows and before.contents == tuple(manifest.contents[row] for row in rows):
+            now = [manifest.images[row] for row in rows]
+            renamed = {(old.label, new.label) for old, new in zip(before.images, now, strict=True)}
+            boxed = [(old.box, new.box) for old, new in zip(before.images, now, strict=True) if old.box is not None]
+            if len(renamed) == len(dict(renamed)) and all(old == new for old, new in boxed):
+                return replace(begun, manifest=replace(before, root=root))
+    return None
 
 
 def _contents_file(root: Path, stages: StageStore) -> Path:

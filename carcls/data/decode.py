@@ -7,13 +7,14 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from carcls.data.files import FORMATS
+from carcls.data.files import FORMATS, HEIF
 from carcls.data.manifest import Box, require_file
 from carcls.errors import UnreadableImage
 
@@ -104,13 +105,31 @@ def decode(source: Path | bytes, least: int, box: Box | None = None, margin: flo
         if isinstance(source, Path):
             require_file(source)
         file = source if isinstance(source, Path) else io.BytesIO(source)
-        with Image.open(file, formats=tuple(FORMATS)) as image:
+        with open_image(file) as image:
             _require_few_pixels(image)
             return _load(image, least, box, margin)
     except MemoryError:
         raise
     except Exception as error:  # Pillow's plug-ins raise whatever a broken file makes them trip over
         raise UnreadableImage(_reason(source, error)) from error
+
+
+def open_image(file: Path | io.BytesIO) -> Image.Image:
+    """Open an image of one of our formats; its pixels are not read yet.
+
+    Raises:
+        Exception: whatever Pillow's plug-ins trip over.
+    """
+    if HEIF in FORMATS:
+        _register_heif()
+    return Image.open(file, formats=tuple(FORMATS))
+
+
+@cache
+def _register_heif() -> None:
+    from pillow_heif import register_heif_opener  # here because only few have it, and such images
+
+    register_heif_opener()
 
 
 def _require_few_pixels(image: Image.Image) -> None:

@@ -8,7 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
+
+HEIF = "HEIF"
+HEIF_EXTENSIONS = (".heic", ".heif", ".heics", ".heifs", ".hif")
+"""What phones and cameras write, and Pillow reads where ``pillow-heif`` is installed."""
 
 FORMATS: Mapping[str, tuple[str, ...]] = {
     "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
@@ -20,6 +25,7 @@ FORMATS: Mapping[str, tuple[str, ...]] = {
     "TIFF": (".tif", ".tiff"),
     "PPM": (".ppm", ".pgm", ".pbm", ".pnm"),
     "JPEG2000": (".jp2", ".j2k", ".jpx"),
+    **({HEIF: HEIF_EXTENSIONS} if find_spec("pillow_heif") else {}),
 }
 """The formats that are read: Pillow's names of them, and the extensions that their files have.
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import pkgutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from carcls.data import readers
 from carcls.data.config import DataConfig
-from carcls.data.files import FORMATS, Folder, extension_of, is_image, list_folder
+from carcls.data.files import FORMATS, HEIF, HEIF_EXTENSIONS, Folder, extension_of, is_image, list_folder
 from carcls.data.manifest import Manifest
 from carcls.data.readers import Reader
 from carcls.errors import DataError
@@ -25,7 +25,7 @@ READERS: list[Reader] = [module.READER for module in _MODULES if hasattr(module,
 """Those of a lower rank are asked first, of the folder and of each folder inside; others in their order."""
 
 _DOCUMENTS = ("readme", "license", "licence", "copying", "citation", "changelog")
-_OPTIONAL = ("depth",)
+_OPTIONAL = ("depth", "level")
 
 
 def read_layout(root: Path, config: DataConfig | None = None) -> Manifest:
@@ -56,20 +56,50 @@ def read_layout(root: Path, config: DataConfig | None = None) -> Manifest:
             f"data must have at least 2 classes, got {len(listed.classes)} in {str(listed.root)!r}. "
             "Give the folder that holds the class folders."
         )
-    return replace(listed, notes=(*_left_out(folder, listed), *listed.notes, *_links(folder)))
+    _require_text(listed)
+    notes = (*_missing(folder, listed, config), *_left_out(folder, listed), *listed.notes, *_links(folder))
+    return replace(listed, notes=notes)
+
+
+def _require_text(listed: Manifest) -> None:
+    """Check that the names of images and folders are text, which models, tables and people are to be told."""
+    wrong = [image.path for image in listed.images if not image.path.isprintable() and not _is_text(image.path)]
+    if wrong:
+        shown = os.fsencode(wrong[0]).decode("utf-8", "backslashreplace")
+        more = f" and {len(wrong) - 1:,} more" if len(wrong) > 1 else ""
+        raise DataError(
+            f"names of images and their folders must be UTF-8, got '{shown}'{more} in {str(listed.root)!r}. Rename "
+            "them, such as with: convmv -r -f latin1 -t utf8 --notest FOLDER."
+        )
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _detect(folder: Folder, config: DataConfig) -> Manifest:
     """Read a folder, else the only one in it that has a layout; what anything looks like is tried last."""
     for rank in sorted({reader.rank for reader in READERS}):
         asked = [reader for reader in READERS if reader.rank == rank]
-        for places in ([folder], list(folder.folders.values())):
+        for places in _places(folder):
             found = [listed for place in places if (listed := _first(asked, place, config))]
             if len(found) > 1:
                 raise DataError(_several(folder, [listed.root.name for listed in found], rank))
             if found:
                 return found[0]
     raise DataError(_unknown_layout(folder))
+
+
+def _places(folder: Folder) -> Iterator[list[Folder]]:
+    """Yield the folder, then those in it; where that is only one, as archives wrap data, those in that, and so on."""
+    places = [folder]
+    while places:
+        yield places
+        places = list(places[0].folders.values()) if len(places) == 1 else []
 
 
 def _first(asked: Sequence[Reader], folder: Folder, config: DataConfig) -> Manifest | None:
@@ -98,8 +128,57 @@ def _unknown_layout(folder: Folder) -> str:
     looked_for = f"{', '.join(most)}, or {last}; in the folder itself or in the only such folder inside it"
     if not folder.folders and not folder.images and not folder.others:
         return f"data path must hold images, got the empty folder {str(folder.path)!r}. Looked for {looked_for}."
-    found = "images without class folders" if folder.images else ", ".join([*folder.folders, *folder.others][:5])
-    return f"data path must be in a known layout, got {str(folder.path)!r} with {found}. Looked for {looked_for}."
+    found, flat = ", ".join([*folder.folders, *folder.others][:5]), _flat(folder)
+    if folder.images:
+        found = "images without class folders"
+    elif flat:
+        shown = f"{', '.join(flat[:5])}{', …' if len(flat) > 5 else ''}"
+        found = f"images beside each other in {shown}, no names of classes (data.depth=1 if they are)"
+    return (
+        f"data path must be in a known layout, got {str(folder.path)!r} with {found}. Looked for {looked_for}."
+        + _hint(extension_of(name) for place in folder.walk() for name in place.others)
+    )
+
+
+def _hint(extensions: Iterable[str]) -> str:
+    """Say what would read some of the files that are no images here."""
+    is_readable = HEIF not in FORMATS and any(extension in HEIF_EXTENSIONS for extension in extensions)
+    return " HEIC images are read after: pip install 'carsweep[heic]'." if is_readable else ""
+
+
+def _flat(folder: Folder) -> list[str]:
+    """Return the first folders that directly hold images, relative to ``folder``."""
+    found = (
+        [place.path.relative_to(folder.path).as_posix() for place in places if place.images]
+        for places in _places(folder)
+    )
+    return next(filter(None, found), [])
+
+
+def _missing(folder: Folder, listed: Manifest, config: DataConfig) -> Iterator[str]:
+    """Say how many images of the manifest are not below ``folder``.
+
+    Raises:
+        DataError: one would lie outside, or a split misses more than ``config.max_loss`` of its images.
+    """
+    there = {f"{place.path}/{name}" for place in folder.walk() for name in (*place.images, *place.others)}
+    missing = [image for image in listed.images if f"{listed.root}/{image.path}" not in there]
+    paths = (PurePath(image.path) for image in missing)
+    outside = next((str(path) for path in paths if path.is_absolute() or ".." in path.parts), None)
+    if outside:
+        raise DataError(f"images must lie in {str(listed.root)!r}, got {outside!r} by its lists. Mend the lists.")
+    for split, lost in Counter(image.split for image in missing).items():
+        total = sum(image.split == split for image in listed.images)
+        if lost > config.max_loss * total:
+            first = next(image.path for image in missing if image.split == split)
+            raise DataError(
+                f"{split} images must be there, got {lost:,} of {total:,} missing in {str(listed.root)!r}, such as "
+                f"{first!r}. Unpack all images there, or raise data.max_loss."
+            )
+    if missing:
+        verb, they = ("is", "it is") if len(missing) == 1 else ("are", "they are")
+        count = f"{len(missing):,} of {len(listed.images):,} images"
+        yield f"{count} {verb} missing, such as {missing[0].path!r}: {they} left out."
 
 
 def _left_out(folder: Folder, listed: Manifest) -> Iterator[str]:
@@ -124,13 +203,14 @@ def _left_out(folder: Folder, listed: Manifest) -> Iterator[str]:
         yield (
             f"{left_out:,} of {total:,} files {verb} left out: by {by} extension "
             f"({kinds}{', …' if len(others) > 3 else ''}) {no} of {', '.join(FORMATS)}."
+            f"{_hint(others)}"
         )
     if unused:
         verb, they = ("is", "it is") if len(unused) == 1 else ("are", "they are")
         shown = os.path.relpath(unused[0], folder.path)
         yield (
-            f"{len(unused):,} of {total:,} files {verb} left out: {they} not where {listed.layout or 'this layout'} "
-            f"has images, such as {shown!r}."
+            f"{len(unused):,} of {total:,} files {verb} left out: {they} not among the images of "
+            f"{listed.layout or 'this layout'}, such as {shown!r}."
         )
 
 

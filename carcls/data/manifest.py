@@ -1,6 +1,6 @@
 """What a data set is before any pixel is read: paths, labels, splits, boxes, class names, and a digest of it all.
 
-Digests of files are remembered by size and times, so that no file is read twice.
+Digests of files are remembered by size, times and inode, so that no file is read twice.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _KINDS = {"d": "a folder", "p": "a pipe", "s": "a socket", "c": "a device", "b":
 Split = Literal["train", "validation", "test"]
 Box = tuple[int, int, int, int]
 """x1, y1, x2, y2 in pixels from 0; x2 and y2 exclusive."""
-# Size in bytes, times of modification and of status change in nanoseconds, digest. Exchanging files, or setting their
-# times of modification, changes the other one.
-_Entry = tuple[int, int, int, str]
+# Size in bytes, times of modification and of status change in nanoseconds, inode, digest. Exchanging files, or setting
+# their times of modification, changes one of the others, also where renaming a file leaves its times alone.
+_Entry = tuple[int, int, int, int, str]
 _CACHE = TypeAdapter(dict[str, _Entry])
 
 
@@ -142,13 +142,14 @@ def _entry(path: Path, known: _Entry | None, *, read: bool) -> _Entry | None:
     """Return size, times and digest of a file, which may be known; None where there is none to read."""
     try:
         state = require_file(path)
-        if known is not None and known[:3] == (state.st_size, state.st_mtime_ns, state.st_ctime_ns):
+        seen = state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino
+        if known is not None and known[:-1] == seen:
             return known
         if not read and os.access(path, os.R_OK):
             raise ImagesNotRead
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-        return state.st_size, state.st_mtime_ns, state.st_ctime_ns, digest
+        return *seen, digest
     except (OSError, ValueError, UnreadableImage):  # ValueError: a name that no file can have
         return None
 

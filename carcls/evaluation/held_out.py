@@ -1,8 +1,8 @@
 """What linear heads say of images that they were not fitted on: each image is answered by the head of the other folds.
 
-A head is the linear discriminant of features of length 1 (classes that are normal with one covariance), with that
-covariance shrunk towards a multiple of the identity. It follows from sums over images, so that a fold is left out by subtracting its sums: all
-folds are fitted in one pass over the features, and memory does not grow with the images.
+A head is the linear discriminant of features of length 1 (classes that are normal with one covariance), that covariance
+shrunk towards a multiple of the identity. It follows from sums over images, so that a fold is left out by subtracting
+its sums: all folds are fitted in one pass over the features, and memory does not grow with the images.
 
 Letters: n images, b images of a block, c classes, d embedding, f folds.
 """

@@ -1,8 +1,9 @@
 """The folder that a trained model is served from: images in, class names and probabilities out.
 
-``model.safetensors`` holds every tensor of the network, ``gallery.safetensors`` those of the gallery where the model
-answers by its neighbours, ``thumbnails.safetensors`` small pictures of it, and ``model.json`` the rest, checksums among
-it. Loading runs no code from the folder and needs neither pretrained weights nor the internet.
+``model.safetensors`` holds every tensor of the network, or ``model.onnx`` the network itself; ``gallery.safetensors``
+has the gallery where the model answers by its neighbours, ``thumbnails.safetensors`` small pictures of it, and
+``model.json`` the rest, checksums among it. Loading runs no code from the folder and needs neither pretrained weights
+nor the internet. Nothing here imports PyTorch before a folder needs it; that of an ONNX model never does.
 """
 
 from __future__ import annotations
@@ -10,25 +11,29 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
+import numpy as np
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.numpy import load_file, save_file
 
 from carcls.config import TrialConfig
 from carcls.disk import damage_of, describe, replacing
 from carcls.errors import InputError
 from carcls.evaluation.confidence import Confidence, confidence_from
-from carcls.export.engines import TorchEngine
 from carcls.export.inputs import read_pixels
+from carcls.export.onnx_engine import EMBEDDINGS, LOGITS, ONNX_NAME, OnnxEngine
 from carcls.export.predictors import Prediction, Predictor
 from carcls.export.thumbnails import THUMBNAILS_NAME, write_thumbnails
-from carcls.models.classifier import Classifier, build_network
 from carcls.neighbours.gallery import Gallery
 from carcls.neighbours.whitening import Projection
 from carcls.stages import write_json
-from carcls.training.images import pick_device
+
+if TYPE_CHECKING:
+    import torch
+
+    from carcls.export.engines import TorchEngine
+    from carcls.models.classifier import Classifier
 
 FORMAT = 1
 WEIGHTS_NAME = "model.safetensors"
@@ -37,7 +42,7 @@ DESCRIPTION_NAME = "model.json"
 # How a gallery is asked: settings of a trial.
 _ASKED = ("pooling", "k", "distance", "vote", "temperature")
 
-__all__ = ["Prediction", "Predictor", "load_export", "pick_device", "read_pixels", "write_export"]
+__all__ = ["Prediction", "Predictor", "load_export", "read_pixels", "write_export"]
 
 
 def write_export(
@@ -68,17 +73,19 @@ def write_export(
     # The description comes last and goes first: a folder with one is whole.
     for name in (DESCRIPTION_NAME, GALLERY_NAME, THUMBNAILS_NAME):
         (folder / name).unlink(missing_ok=True)
-    files, how_asked = {WEIGHTS_NAME: dict(classifier.state_dict())}, {}
+    state = classifier.state_dict().items()
+    files = {WEIGHTS_NAME: {name: tensor.detach().cpu().contiguous().numpy() for name, tensor in state}}
+    how_asked = {}
     if gallery is not None:
         projection = gallery.projection
         arrays = {"embeddings": gallery.embeddings, "labels": gallery.labels}
         arrays |= {"mean": projection.mean, "matrix": projection.matrix}
-        files[GALLERY_NAME] = {name: torch.from_numpy(array) for name, array in arrays.items() if array is not None}
+        files[GALLERY_NAME] = {name: np.ascontiguousarray(a) for name, a in arrays.items() if a is not None}
         settings = {name: getattr(gallery.config, name) for name in _ASKED}
         how_asked["gallery"] = {**settings, "l2_normalize": projection.l2_normalize, "images": list(gallery.images)}
     for name, tensors in files.items():
         with replacing(folder / name) as temporary:
-            save_file({key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}, temporary)
+            save_file(tensors, temporary)
     written = [*files]
     if thumbnails:
         assert gallery is not None
@@ -106,40 +113,53 @@ def write_export(
     )
 
 
-def load_export(folder: str | Path, device: torch.device | None = None) -> Predictor:
-    """Load what ``write_export`` wrote, on the device; None is the CPU.
+def load_export(folder: str | Path, device: torch.device | Literal["best"] | None = None) -> Predictor:
+    """Load what ``write_export`` wrote, or ``carcls.export.formats`` as ONNX, which needs no PyTorch.
+
+    Args:
+        folder: of the export.
+        device: where PyTorch computes; ``best`` is a GPU where there is one, and None the CPU, as it always is of ONNX.
 
     Raises:
-        InputError: the folder is no export, or one of another format, or damaged.
+        InputError: the folder is no export, or one of another format, or damaged, or needs what is not installed.
     """
     folder = Path(folder)
     description = _read_description(folder)
     try:
-        _require_sealed(folder, description.get("files", {}))
-        # Descriptions that are older than scratch networks have no architecture, and those of classifiers no kind.
-        size, architecture = description["image_size"], description.get("architecture", {})
-        config = TrialConfig(backbone=description["backbone"], image_size=size, weights="random", **architecture)
-        classes = tuple(description["classes"])
-        classifier = Classifier(build_network(config), 0.0, len(classes)).eval()
-        classifier.load_state_dict(load_file(folder / WEIGHTS_NAME))
-        classifier.backbone.mean, classifier.backbone.std = _colour(description["mean"]), _colour(description["std"])
-        gallery = None
-        if description.get("kind") == "retrieval":
+        files = description.get("files", {})
+        _require_sealed(folder, files)
+        size, classes, gallery = description["image_size"], tuple(description["classes"]), None
+        if description.get("kind") == "retrieval":  # descriptions of older classifiers have no kind
             gallery = _read_gallery(folder / GALLERY_NAME, description["gallery"])
-            gallery.require_whole(classifier.backbone.embedding, len(classes))
-        pooling = gallery.config.pooling if gallery else None
-        confidence = confidence_from(description.get("confidence"))
-        engine = TorchEngine(classifier, size, pooling, device)
-        return Predictor(engine, classes, size, gallery, confidence, folder)
+        engine = _open_engine(folder, description, gallery, device)
+        if gallery is not None:
+            gallery.require_whole(engine.width, len(classes))
+        elif engine.width != len(classes):
+            raise ValueError("classes")
+        return Predictor(engine, classes, size, gallery, confidence_from(description.get("confidence")), folder)
     except (AttributeError, LookupError, TypeError, ValueError, RuntimeError, OSError, SafetensorError) as error:
         raise InputError(
             f"{str(folder)!r} must hold the whole model that its {DESCRIPTION_NAME} describes. Export it again."
         ) from error
 
 
-def _colour(values: Sequence[float]) -> tuple[float, float, float]:
-    red, green, blue = map(float, values)
-    return red, green, blue
+def _open_engine(
+    folder: Path,
+    description: Mapping[str, Any],
+    gallery: Gallery | None,
+    device: torch.device | Literal["best"] | None,
+) -> OnnxEngine | TorchEngine:
+    size, mean, std = (description[name] for name in ("image_size", "mean", "std"))
+    if ONNX_NAME in description.get("files", {}):
+        return OnnxEngine(folder / ONNX_NAME, size, mean, std, EMBEDDINGS if gallery else LOGITS)
+    try:
+        from carcls.export.engines import load_engine
+    except ModuleNotFoundError as error:
+        raise InputError(
+            f"{str(folder)!r} needs {error.name}, which is not installed. Install it, or ask an export to ONNX "
+            "(carsweep export --to onnx)."
+        ) from error
+    return load_engine(folder / WEIGHTS_NAME, description, gallery.config.pooling if gallery else None, device)
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
@@ -169,7 +189,7 @@ def _require_sealed(folder: Path, files: Mapping[str, Any]) -> None:
 
 
 def _read_gallery(file: Path, description: Mapping[str, Any]) -> Gallery:
-    arrays = {name: tensor.numpy() for name, tensor in load_file(file).items()}
+    arrays = load_file(file)
     projection = Projection(arrays.get("mean"), arrays.get("matrix"), bool(description["l2_normalize"]))
     config = TrialConfig(family="retrieval", **{name: description[name] for name in _ASKED})
     return Gallery(arrays["embeddings"], arrays["labels"], projection, config, tuple(description["images"]))
@@ -177,6 +197,8 @@ def _read_gallery(file: Path, description: Mapping[str, Any]) -> Gallery:
 
 FACE = {
     "formats": (
+        "DESCRIPTION_NAME",
+        "EXAMPLE_NAME",
         "FORMATS",
         "INT8_NAME",
         "PREPROCESS_NAME",

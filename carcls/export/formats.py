@@ -5,6 +5,7 @@ Letters: b images, c classes, s side in pixels.
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 import warnings
@@ -22,15 +23,27 @@ import torch
 from numpy.typing import NDArray
 
 from carcls.data.decode import LEAST_PIXELS
-from carcls.disk import replacing
+from carcls.disk import describe, replacing
 from carcls.errors import InputError
 from carcls.export.engines import TorchEngine
-from carcls.export.graph import NEAR_OUTPUTS, OUTPUTS, answers_of, graph_of
+from carcls.export.graph import answers_of, graph_of
+from carcls.export.onnx_engine import (
+    EMBEDDINGS,
+    INPUT,
+    LOGITS,
+    NEAR_OUTPUTS,
+    ONNX_NAME,
+    OUTPUTS,
+    normalised,
+    open_session,
+)
 from carcls.export.predictors import Predictor
+from carcls.export.thumbnails import THUMBNAILS_NAME
 from carcls.stages import write_json
 
-FORMATS = {"onnx": "model.onnx", "pt2": "model.pt2", "safetensors": "model.safetensors"}
+FORMATS = {"onnx": ONNX_NAME, "pt2": "model.pt2", "safetensors": "model.safetensors"}
 INT8_NAME, PREPROCESS_NAME, EXAMPLE_NAME = "model-int8.onnx", "preprocess.json", "example.py"
+DESCRIPTION_NAME = "model.json"
 TOLERANCE = 1e-3
 """By which probabilities of another runtime may differ."""
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -74,16 +87,23 @@ def write_format(predictor: Predictor, kind: str, folder: Path) -> Runtime:
     Args:
         predictor: from ``load_export``.
         kind: of ``FORMATS``.
-        folder: gets the file, and an example where it is ONNX; an export's other files where it is its own tensors.
+        folder: gets the file, and an example where it is ONNX. As ONNX, and as its own tensors, it is an export that
+            ``load_export`` opens.
+
+    Raises:
+        InputError: the model is ONNX already.
     """
-    assert isinstance(predictor.engine, TorchEngine)
     assert predictor.folder is not None
+    if not isinstance(predictor.engine, TorchEngine):
+        raise InputError(
+            f"the model must have its tensors, and {str(predictor.folder)!r} is ONNX. Name the registered model."
+        )
     if kind == "safetensors":
         from carcls.export import load_export
 
         for file in predictor.folder.glob("*.safetensors"):
             shutil.copyfile(file, folder / file.name)
-        shutil.copyfile(predictor.folder / "model.json", folder / "model.json")
+        shutil.copyfile(predictor.folder / DESCRIPTION_NAME, folder / DESCRIPTION_NAME)
         return partial(answers_of, load_export(folder))
     graph, file = graph_of(predictor, predictor.engine.network), folder / FORMATS[kind]
     # Two images: of one, the exporter would take it that there is always one.
@@ -94,23 +114,31 @@ def write_format(predictor: Predictor, kind: str, folder: Path) -> Runtime:
             torch.export.save(program, file)
             module = torch.export.load(file).module()
             return lambda squares: _arrays(module(torch.from_numpy(_normalised(predictor, squares))))
-        names = [*OUTPUTS, *(NEAR_OUTPUTS if predictor.gallery else ())]
-        made = torch.onnx.export(program, dynamo=True, input_names=["images"], output_names=names)
+        made = torch.onnx.export(program, dynamo=True, input_names=[INPUT], output_names=list(_outputs(predictor)))
         assert made is not None
         with replacing(file) as temporary:
             made.save(temporary, external_data=False)
     shutil.copyfile(Path(__file__).with_name(EXAMPLE_NAME), folder / EXAMPLE_NAME)
+    _describe_onnx(predictor.folder, folder)
     return onnx_runtime(predictor, file)
+
+
+def _describe_onnx(source: Path, folder: Path) -> None:
+    """Make of a folder with an ONNX file an export that ``load_export`` opens, of the same model as ``source``."""
+    carried = [name for name in ("gallery.safetensors", THUMBNAILS_NAME) if (source / name).is_file()]
+    for name in carried:
+        shutil.copyfile(source / name, folder / name)
+    files = {name: describe(folder / name) for name in (ONNX_NAME, *carried)}
+    description = json.loads((source / DESCRIPTION_NAME).read_text(encoding="utf-8"))
+    write_json(folder / DESCRIPTION_NAME, description | {"files": files})
 
 
 def onnx_runtime(predictor: Predictor, file: Path) -> Runtime:
     """Return what answers by an ONNX file, on the CPU."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    session = open_session(file)
 
     def answer(squares: NDArray[np.uint8]) -> Answers:
-        probabilities, labels = session.run(list(OUTPUTS), {"images": _normalised(predictor, squares)})
+        probabilities, labels = session.run(list(OUTPUTS), {INPUT: _normalised(predictor, squares)})
         return probabilities, labels
 
     return answer
@@ -134,7 +162,7 @@ def write_int8(folder: Path, predictor: Predictor, training: NDArray[np.uint8]) 
 
         def get_next(self) -> dict[str, NDArray[np.float32]] | None:
             part = next(self._parts, None)
-            return None if part is None else {"images": _normalised(predictor, part)}
+            return None if part is None else {INPUT: _normalised(predictor, part)}
 
     with _quiet(), replacing(folder / INT8_NAME) as temporary:
         prepared = temporary.with_suffix(".prepared")
@@ -179,8 +207,6 @@ def count_hits(
 def write_preprocess(folder: Path, predictor: Predictor, checked: dict[str, Any]) -> None:
     """Write ``preprocess.json``: what the network takes, what it answers, and how it was checked; the last file."""
     network = _network(predictor)
-    outputs = {"probabilities": "float32 [b, c], calibrated", "label": "int64 [b], a position in classes"}
-    near = {"neighbours": "int64 [b, k], positions in gallery, nearest first", "distances": "float32 [b, k]"}
     write_json(
         folder / PREPROCESS_NAME,
         {
@@ -195,13 +221,23 @@ def write_preprocess(folder: Path, predictor: Predictor, checked: dict[str, Any]
             "mean": list(network.backbone.mean),
             "std": list(network.backbone.std),
             "input": {"images": "float32 [b, 3, image_size, image_size], any b"},
-            "outputs": outputs | (near if predictor.gallery else {}),
+            "outputs": _outputs(predictor),
             "temperature": predictor.confidence.temperature,
             "classes": list(predictor.classes),
             **({"gallery": list(predictor.gallery.images)} if predictor.gallery else {}),
             "checked": checked,
         },
     )
+
+
+def _outputs(predictor: Predictor) -> dict[str, str]:
+    """Return the names of a graph's outputs, in order, with what they are."""
+    texts = ["float32 [b, c], calibrated", "int64 [b], a position in classes"]
+    if predictor.gallery is None:
+        return dict(zip((*OUTPUTS, LOGITS), [*texts, "float32 [b, c], not calibrated"], strict=True))
+    texts += ["int64 [b, k], positions in gallery, nearest first", "float32 [b, k]"]
+    texts += ["float32 [b, d], as the network gives them, before any whitening"]
+    return dict(zip((*OUTPUTS, *NEAR_OUTPUTS, EMBEDDINGS), texts, strict=True))
 
 
 def _network(predictor: Predictor) -> Any:
@@ -217,8 +253,7 @@ def _parts(pixels: NDArray[np.uint8]) -> Iterator[NDArray[np.uint8]]:
 def _normalised(predictor: Predictor, squares: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Return squares as the network takes them, float32 [b, 3, s, s]."""
     backbone = _network(predictor).backbone
-    found = (squares / np.float32(255) - np.float32(backbone.mean)) / np.float32(backbone.std)
-    return np.ascontiguousarray(found.transpose(0, 3, 1, 2))
+    return normalised(squares, backbone.mean, backbone.std)
 
 
 def _arrays(found: tuple[torch.Tensor, ...]) -> Answers:

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from carcls.models.classifier import Classifier
     from carcls.neighbours.gallery import Gallery
 
-OUTPUTS = ("probabilities", "label")
-NEAR_OUTPUTS = ("neighbours", "distances")
 MARGIN = 48
 _TINY = 1e-30
 
@@ -45,25 +43,28 @@ def graph_of(predictor: Predictor, network: Classifier) -> nn.Module:
 
 
 class LogitsGraph(nn.Module):
-    """Normalised images float32 [b, 3, s, s] to probabilities float32 [b, c] and the likeliest class int64 [b]."""
+    """Normalised images float32 [b, 3, s, s] to what a classifier says.
+
+    Probabilities float32 [b, c], the likeliest class int64 [b], and logits float32 [b, c].
+    """
 
     def __init__(self, network: Classifier, size: int, confidence: Confidence) -> None:
         super().__init__()
         self.backbone, self.head = folded(network.backbone, size), network.head
         self.temperature = confidence.temperature
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return both."""
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return all three."""
         logits = self.head(self.backbone(images))
-        return torch.softmax(logits / self.temperature, dim=1), logits.argmax(dim=1)
+        return torch.softmax(logits / self.temperature, dim=1), logits.argmax(dim=1), logits
 
 
 class VotesGraph(nn.Module):
     """Normalised images float32 [b, 3, s, s] to what their neighbours say.
 
-    Probabilities float32 [b, c], the class int64 [b], positions in the gallery int64 [b, k], nearest first, and
-    distances float32 [b, k]. As ``find_neighbours`` and ``count_votes``, in float32: a product proposes k + 48
-    candidates, and their distances are computed one by one.
+    Probabilities float32 [b, c], the class int64 [b], positions in the gallery int64 [b, k], nearest first, distances
+    float32 [b, k], and embeddings float32 [b, d]. As ``find_neighbours`` and ``count_votes``, in float32: a product
+    proposes k + 48 candidates, and their distances are computed one by one.
     """
 
     gallery: Tensor
@@ -88,9 +89,10 @@ class VotesGraph(nn.Module):
         for name, array in (("mean", gallery.projection.mean), ("matrix", gallery.projection.matrix)):
             self.register_buffer(name, None if array is None else torch.from_numpy(np.array(array)))
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return all four."""
-        places, distances = self._nearest(self._compared(images))
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Return all five."""
+        embeddings = self.backbone.every_pooling(images)[self.config.pooling]
+        places, distances = self._nearest(self._compared(embeddings))
         weights, voters = self._weights(distances), self.labels[places]  # [b, k]
         named = functional.one_hot(voters, self.classes).float()  # [b, k, c]
         totals = (named * weights[:, :, None]).sum(dim=1)  # [b, c]
@@ -101,11 +103,10 @@ class VotesGraph(nn.Module):
         label = torch.where(best, first, torch.zeros_like(first)).argmax(dim=1)
         shares = totals / totals.sum(dim=1, keepdim=True) + self.confidence.smoothing
         powers = shares ** (1 / self.confidence.temperature)
-        return powers / powers.sum(dim=1, keepdim=True), label, places, distances
+        return powers / powers.sum(dim=1, keepdim=True), label, places, distances, embeddings
 
-    def _compared(self, images: Tensor) -> Tensor:
-        """Return embeddings [b, m] as they are compared."""
-        found = self.backbone.every_pooling(images)[self.config.pooling]  # [b, d]
+    def _compared(self, found: Tensor) -> Tensor:
+        """Return embeddings [b, d] as they are compared, [b, m]."""
         found = found if self.mean is None else found - self.mean
         found = found if self.matrix is None else found @ self.matrix
         return _unit(found) if self.l2_normalize or self.config.distance == "cosine" else found

@@ -15,7 +15,8 @@ from carcls.config import TrialConfig
 from carcls.data.dataset import Dataset
 from carcls.errors import TrialFailure
 from carcls.families.retrieval import RetrievalTrial
-from carcls.neighbours.search import Neighbours, find_neighbours
+from carcls.neighbours.exact import Neighbours
+from carcls.neighbours.search import find_neighbours
 from carcls.stages import StageStore
 from carcls.training.trained import TrainedClassifier
 

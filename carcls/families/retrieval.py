@@ -27,8 +27,8 @@ from carcls.evaluation.predictions import PREDICTIONS
 from carcls.families.extractor import Extractor, read_embeddings
 from carcls.families.votes import VOTES, votes_key
 from carcls.models.classifier import Classifier
+from carcls.neighbours.exact import Neighbours
 from carcls.neighbours.gallery import Gallery
-from carcls.neighbours.search import Neighbours
 from carcls.neighbours.votes import count_votes
 from carcls.outcome import DerivedTrial, Measurement, Outcome, Report
 from carcls.stages import StageStore, write_json

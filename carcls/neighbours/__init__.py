@@ -1,8 +1,9 @@
 """Exact nearest neighbours in a gallery, their votes, and projections that are fitted on it."""
 
 FACE = {
+    "exact": ("Neighbours",),
     "gallery": ("Gallery",),
-    "search": ("Neighbours", "find_neighbours"),
+    "search": ("find_neighbours",),
     "votes": ("count_votes",),
     "whitening": ("Projection",),
 }

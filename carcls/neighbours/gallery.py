@@ -5,17 +5,22 @@ Letters: q queries, g gallery, d embedding as the extractor gives it, m as it is
 
 from __future__ import annotations
 
+import sys
 import time
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from carcls.config import Distance, TrialConfig
-from carcls.neighbours.search import Neighbours, find_neighbours, require_finite
+from carcls.neighbours.exact import Neighbours, find_plainly, lengths_of, require_finite
 from carcls.neighbours.votes import count_votes
 from carcls.neighbours.whitening import Projection, fit_projection
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,18 @@ class Gallery:
         self, queries: NDArray[np.float32], k: int, distance: Distance, device: torch.device | None = None
     ) -> Neighbours:
         """Return the k nearest for each query, float32 [q, d] as the extractor gave it; otherwise as the search."""
-        return find_neighbours(self.projection.apply(queries), self.embeddings, k, distance, device=device)
+        compared = self.projection.apply(queries)
+        # Both are exact. PyTorch is faster with many queries, but not worth its import, and may not be installed.
+        if "torch" not in sys.modules:
+            return find_plainly(compared, self.embeddings, self._lengths, k, distance)
+        from carcls.neighbours.search import find_neighbours
+
+        return find_neighbours(compared, self.embeddings, k, distance, device=device)
+
+    @cached_property
+    def _lengths(self) -> NDArray[np.float64]:
+        """Of the embeddings, float64 [g]."""
+        return lengths_of(self.embeddings)
 
     def answer(
         self, queries: NDArray[np.float32], classes: int, device: torch.device | None = None

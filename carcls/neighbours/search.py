@@ -13,7 +13,6 @@ Letters: q queries, g gallery, d embedding, k neighbours, m candidates.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -24,31 +23,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from carcls.config import Distance
-from carcls.errors import InputError, TrialFailure
+from carcls.neighbours.exact import Neighbours, Vectors, decide, inverse, lengths_of, require_finite
 
 MARGIN = 48
-# About how much memory the scores of a block of queries take, and what is rescored at a time, which should stay in the
-# processor's cache.
-BLOCK_BYTES, _RESCORED_BYTES = 2**28, 2**20
+BLOCK_BYTES = 2**28
+"""About how much memory the scores of a block of queries take."""
 # An offset is held in three columns of bf16, so to 24 bits.
 _PARTS = 3
-
-
-class BrokenEmbedding(TrialFailure):
-    """Embeddings are NaN or infinite, so nothing is near to anything."""
-
-
-@dataclass(frozen=True, slots=True)
-class Neighbours:
-    """The nearest images of the gallery for each query.
-
-    Attributes:
-        indices: positions in the gallery, int64 [q, k], nearest first; of equally near ones the lower position first.
-        distances: float64 [q, k]; Euclidean, or 1 - cosine similarity in [0, 2].
-    """
-
-    indices: NDArray[np.int64]
-    distances: NDArray[np.float64]
 
 
 def find_neighbours(
@@ -77,32 +58,17 @@ def find_neighbours(
         InputError: k is not what the gallery can give.
         BrokenEmbedding: an embedding is NaN or infinite.
     """
-    if not 1 <= k <= len(gallery):
-        raise InputError(f"k must be from 1 to {len(gallery)}, the images that the gallery holds, got {k!r}. Lower k.")
+    found = Neighbours.empty(len(queries), k, len(gallery))
     require_finite(queries, "query")
     require_finite(gallery, "gallery")
     asked, held = _Vectors.both(queries, gallery, distance)
     where = device or torch.device("cpu")
-    found = Neighbours(np.empty((len(queries), k), np.int64), np.empty((len(queries), k)))
     left = np.arange(len(queries))
     for dtype in (torch.bfloat16, torch.float32) if multiplies_bf16_faster(where) else (torch.float32,):
         if len(left):
             left = _answer(found, left, asked, _Table(held, dtype, where))
-    _decide(found, asked, held, [(query, np.arange(len(gallery))) for query in left])
+    decide(found, asked, held, [(query, np.arange(len(gallery))) for query in left])
     return found
-
-
-def require_finite(embeddings: NDArray[np.float32], name: str) -> None:
-    """Check that all numbers of float32 [n, d] are finite.
-
-    Raises:
-        BrokenEmbedding: some are not; says how many embeddings.
-    """
-    broken = int((~np.isfinite(embeddings)).any(axis=1).sum())
-    if broken:
-        raise BrokenEmbedding(
-            f"{broken} of {len(embeddings)} {name} embeddings are NaN or infinite: the extractor has diverged."
-        )
 
 
 def multiplies_bf16_faster(device: torch.device) -> bool:
@@ -112,26 +78,24 @@ def multiplies_bf16_faster(device: torch.device) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Vectors:
+class _Vectors(Vectors):
     """Embeddings as they are given, and what brings them into a form whose product loses little.
 
     For the cosine they get unit length. Then about the gallery's mean is taken off, which changes no difference:
     products of vectors that point about one way lose their digits.
     """
 
-    raw: NDArray[np.float32]
     centre: NDArray[np.float32]
-    scales: NDArray[np.float64] | None
 
     @classmethod
     def both(
         cls, queries: NDArray[np.float32], gallery: NDArray[np.float32], distance: Distance
     ) -> tuple[_Vectors, _Vectors]:
         """Prepare queries [q, d] and the gallery [g, d]."""
-        scales = (_scales(queries), _scales(gallery)) if distance == "cosine" else (None, None)
+        scales = (inverse(lengths_of(queries)), inverse(lengths_of(gallery))) if distance == "cosine" else (None, None)
         weights = torch.ones(len(gallery)) if scales[1] is None else torch.from_numpy(scales[1]).float()
         centre = (weights @ torch.from_numpy(gallery) / len(gallery)).numpy()
-        return cls(queries, centre, scales[0]), cls(gallery, centre, scales[1])
+        return cls(queries, scales[0], centre), cls(gallery, scales[1], centre)
 
     def centred(self, rows: NDArray[np.int64]) -> tuple[Tensor, NDArray[np.float64], NDArray[np.float64]]:
         """Return some of them, float32 [n, d], their lengths, and at most how far each is off after three roundings."""
@@ -150,21 +114,6 @@ class _Vectors:
         """
         offsets = torch.linalg.vector_norm(values, dim=1, dtype=torch.float64).numpy() ** 2 / 2
         return np.asarray(offsets if self.scales is None else offsets + (self.scales[rows] == 0) / 2)
-
-    def distances(self, query: NDArray[np.float32], scale: float, rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Return float64 distances [n] of some of them, each summed alone, so that equal images are equally far."""
-        vectors = self.raw[rows]
-        if self.scales is None:
-            differences = np.subtract(vectors, query, dtype=np.float64)
-            return np.asarray(np.sqrt(np.einsum("nd,nd->n", differences, differences)))
-        products = np.einsum("nd,d->n", vectors.astype(np.float64), query.astype(np.float64))
-        return np.asarray(np.clip(1 - products * scale * self.scales[rows], 0.0, 2.0))
-
-
-def _scales(raw: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return 1 / length of each, and 0 for zeros."""
-    lengths = np.sqrt(np.einsum("nd,nd->n", raw, raw, dtype=np.float64))
-    return np.asarray(np.divide(1.0, lengths, out=np.zeros_like(lengths), where=lengths > 0))
 
 
 def _lengths(vectors: Tensor) -> NDArray[np.float64]:
@@ -258,19 +207,6 @@ def _answer(found: Neighbours, queries: NDArray[np.int64], asked: _Vectors, tabl
             candidates, proven = table.propose(asked, rows, found.indices.shape[1])
             pairs = [(row, near) for row, near, sure in zip(rows, candidates, proven, strict=True) if sure]
             shares = [pairs[first::threads] for first in range(threads)]
-            list(pool.map(partial(_decide, found, asked, table.gallery), shares))
+            list(pool.map(partial(decide, found, asked, table.gallery), shares))
             left.append(rows[~proven])
     return np.concatenate(left)
-
-
-def _decide(
-    found: Neighbours, asked: _Vectors, gallery: _Vectors, pairs: Iterable[tuple[np.int64, NDArray[np.int64]]]
-) -> None:
-    """Write the nearest of each query's candidates int64 [m], ascending: by float64 distances, then by position."""
-    k, size = found.indices.shape[1], max(1, _RESCORED_BYTES // (8 * gallery.raw.shape[1]))
-    for query, candidates in pairs:
-        raw, scale = asked.raw[query], 1.0 if asked.scales is None else float(asked.scales[query])
-        pieces = [candidates[first : first + size] for first in range(0, len(candidates), size)]
-        distances = np.concatenate([gallery.distances(raw, scale, piece) for piece in pieces])
-        order = np.argsort(distances, kind="stable")[:k]
-        found.indices[query], found.distances[query] = candidates[order], distances[order]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carcls.config import Vote
-from carcls.neighbours.search import Neighbours
+from carcls.neighbours.exact import Neighbours
 
 
 def weights_of(distances: NDArray[np.float64], vote: Vote, temperature: float) -> NDArray[np.float64]:

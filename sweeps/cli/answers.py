@@ -14,7 +14,7 @@ from sweeps.text import plural
 
 if TYPE_CHECKING:
     from carcls.export import Prediction, Predictor
-    from sweeps.tracking.models import FoundModel
+    from sweeps.tracking.found import FoundModel
 
     # The path of an image, and what is said of it.
     Answer = tuple[str, Prediction | UnreadableImage]

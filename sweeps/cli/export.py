@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from carcls.export import Predictor
     from carcls.export.formats import Runtime
     from carcls.stages import StageStore
-    from sweeps.tracking.models import FoundModel
+    from sweeps.tracking.found import FoundModel
 
 _CALIBRATED = 256
 """Training images by which the ranges of 8 bits are chosen."""
@@ -60,10 +62,12 @@ def export(
     """Write FAMILY's model into FOLDER, for another runtime.
 
     FAMILY's champion, else its challenger; without FAMILY the best of the families, or --model. Beside the model are
-    preprocess.json, which says what it takes and answers, and for ONNX an example. The test images are answered by both
-    and must have the same classes, and probabilities within 0.001.
+    preprocess.json, which says what it takes and answers, and for ONNX an example, and what MLflow needs to serve it
+    without PyTorch. The test images are answered by both and must have the same classes, and probabilities within
+    0.001.
     """
     from carcls.export.formats import FORMATS, PREPROCESS_NAME, require_format, write_format, write_preprocess
+    from sweeps.tracking.pyfunc import save_beside
     from sweeps.waits import Waiting
 
     family, folder = _parted(family, folder, model)
@@ -71,6 +75,8 @@ def export(
     _require_free(folder, PREPROCESS_NAME)
     found = model_named(streams, model or family, out, tracking_uri)
     streams.notify(f"{found.why} {found} is exported.".strip())
+    if (found.folder / FORMATS["onnx"]).is_file():
+        raise InputError(f"--model must be no ONNX export, got {str(found.folder)!r}. Name the model that it is of.")
     import torch
 
     predictor = found.load(torch.device("cpu"))
@@ -81,13 +87,13 @@ def export(
     with tempfile.TemporaryDirectory(dir=folder) as passing, Waiting(streams.notify, "writing and checking …"):
         made = Path(passing)
         runtime = write_format(predictor, kind, made)
+        if kind == "onnx":
+            save_beside(made, next(name for name, one in FAMILIES.items() if one.neighbours == bool(predictor.gallery)))
         checked = _checked(predictor, runtime, images)
         if int8 and images:
             checked["int8"] = _in_8_bits(made, predictor, images)
         write_preprocess(made, predictor, checked)
-        for file in sorted(made.iterdir(), key=lambda file: file.name == PREPROCESS_NAME):
-            file.chmod(0o644)
-            file.replace(folder / file.name)
+        _move(made, folder)
     value = {"model": named(found), "folder": str(folder.absolute()), "file": FORMATS[kind], "checked": checked}
     streams.answer(value, *_lines(folder, kind, checked))
     return DONE
@@ -173,10 +179,29 @@ def _in_8_bits(folder: Path, predictor: Predictor, images: _Images) -> dict[str,
     return {"file": INT8_NAME, "calibrated_on": len(chosen), **asdict(agreement), **scores}
 
 
-def _lines(folder: Path, kind: str, checked: dict[str, Any]) -> Iterator[str]:
-    from carcls.export.formats import FORMATS
+def _move(made: Path, folder: Path) -> None:
+    """Move what was made into the folder; a description comes last and goes first, so a folder with one is whole."""
+    from carcls.export.formats import DESCRIPTION_NAME, PREPROCESS_NAME
 
-    yield f"Written to {folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}."
+    if (made / DESCRIPTION_NAME).is_file():  # parts of an earlier export may be of another model
+        for old in (DESCRIPTION_NAME, "MLmodel", "gallery.safetensors", "thumbnails.safetensors"):
+            (folder / old).unlink(missing_ok=True)
+    last = ("MLmodel", DESCRIPTION_NAME, PREPROCESS_NAME)
+    for part in sorted(made.iterdir(), key=lambda part: last.index(part.name) if part.name in last else -1):
+        for one in (part, *part.rglob("*")):
+            one.chmod(0o755 if one.is_dir() else 0o644)
+        if part.is_dir():
+            shutil.rmtree(folder / part.name, ignore_errors=True)
+        part.replace(folder / part.name)
+
+
+def _lines(folder: Path, kind: str, checked: dict[str, Any]) -> Iterator[str]:
+    from carcls.export.formats import EXAMPLE_NAME, FORMATS, INT8_NAME, PREPROCESS_NAME
+
+    shown = (FORMATS[kind], INT8_NAME, PREPROCESS_NAME, EXAMPLE_NAME)
+    yield f"Written to {folder}: {', '.join(name for name in shown if (folder / name).is_file())}."
+    if kind == "onnx":
+        yield f"It answers without PyTorch: mlflow models serve -m {shlex.quote(str(folder))} --env-manager local"
     yield (
         f"{FORMATS[kind]} has the model's class for {checked['same']:,} of {plural(checked['images'], 'image')} "
         f"({checked['on']}); probabilities differ by at most {checked['difference']:.1g}."

@@ -200,6 +200,7 @@ _add(
 @click.option(
     "--set", "sets", type=SETTING, metavar="KEY=VALUE …", multiple=True, help="Change a setting, or search.X."
 )
+@click.option("--data", metavar="PATH", type=click.Path(), help="Where its images lie now, if they were moved.")
 @options(
     "concurrency", "cpus-per-trial", "gpus-per-trial", "model-name", "out", "known-tracking-uri", "address", "notify"
 )
@@ -211,6 +212,7 @@ def resume(
     trials: str | None,
     hours: str | None,
     sets: tuple[str, ...],
+    data: str | None,
     out: Path,
     tracking_uri: str | None,
     address: str | None,
@@ -228,6 +230,7 @@ def resume(
     from sweeps.run.remembered import extended, recall
 
     known = replace(recall(out, name, tracking_uri), address=address, notify=notify)
+    sets = sets if data is None else (*sets, f"data.path={Path(data).expanduser().absolute()}")
     command = extended(known, trials=trials, hours=hours, sets=sets, resources=resources)
     changes = command.changes or ()
     for change in changes:

@@ -21,7 +21,7 @@ from sweeps.cli.store import open_store
 
 if TYPE_CHECKING:
     from carcls.serving.served import Served
-    from sweeps.tracking.models import FoundModel
+    from sweeps.tracking.found import FoundModel
 
 # So long requests that are being answered may take when the server ends.
 _LAST_SECONDS = 5
@@ -89,12 +89,14 @@ def _found(
     streams: Streams, families: Sequence[str], named: Sequence[str], out: Path, uri: str | None
 ) -> list[FoundModel]:
     """Return the models that are served, each once."""
-    from sweeps.tracking.models import export_at, find_model, models_in_use
+    from sweeps.tracking.found import export_at
 
     exported = {name: export_at(name) for name in named}
     if not families and exported and all(exported.values()):
         return [one for one in exported.values() if one]
     store = open_store(streams, out, uri)
+    from sweeps.tracking.models import find_model, models_in_use
+
     wanted = [*models_in_use(store, families or ([] if named else list(FAMILIES))), *named]
     if not wanted:
         whose = " or ".join(families or FAMILIES)

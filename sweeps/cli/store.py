@@ -9,7 +9,7 @@ from carcls.errors import InputError
 from sweeps.cli.output import Streams
 
 if TYPE_CHECKING:
-    from sweeps.tracking.models import FoundModel
+    from sweeps.tracking.found import FoundModel
     from sweeps.tracking.store import Tracking
 
 
@@ -49,6 +49,11 @@ def open_store(streams: Streams, out: Path, tracking_uri: str | None) -> Trackin
 
 def model_named(streams: Streams, wanted: str | None, out: Path, tracking_uri: str | None) -> FoundModel:
     """Return the model that a command asks; an export's folder needs no store. Errors as ``find_model``."""
-    from sweeps.tracking.models import export_at, find_model
+    from sweeps.tracking.found import export_at
 
-    return export_at(wanted) or find_model(open_store(streams, out, tracking_uri), wanted, out=out)
+    if exported := export_at(wanted):
+        return exported
+    store = open_store(streams, out, tracking_uri)
+    from sweeps.tracking.models import find_model
+
+    return find_model(store, wanted, out=out)

@@ -109,8 +109,8 @@ class DataAudit:
             return "Suspicious labels: nobody looked for them."
         head = f"a linear head on {found.backbone} at {found.image_size} pixels"
         return (
-            f"Suspicious labels: the {len(found.issues):,} of {found.images:,} least likely ones, to {head} that did not "
-            f"train on them and gives {percent(found.accuracy)} of all images their label."
+            f"Suspicious labels: the {len(found.issues):,} of {found.images:,} least likely ones, to {head} that did "
+            f"not train on them and gives {percent(found.accuracy)} of all images their label."
         )
 
     def lines(self) -> Iterator[str | Grid]:

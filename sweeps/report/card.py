@@ -14,7 +14,7 @@ from carcls.evaluation.predictions import read_predictions
 from carcls.evaluation.significance import wilson_interval
 from sweeps.report.answers import calibration_text
 from sweeps.report.markdown import plain, table
-from sweeps.results.result import TEST_PREDICTIONS
+from sweeps.results.result import REGISTERED, TEST_PREDICTIONS
 from sweeps.text import Grid, command_text, counts_text, percent, percent_range, plural, size_text
 from sweeps.trial import TrialRecord
 
@@ -92,8 +92,9 @@ def _scores(result: SweepResult, winner: TrialRecord, test: TestEvaluation) -> I
     chosen = wilson_interval(round(accuracy * images), images) if images else None
     by = "validation images, by which it was chosen" + (" (its trial's: a refit has none)" if test.refit else "")
     tested = percent(test.metrics["test_accuracy"]), percent_range(test.interval), f"{test.images:,}"
+    # MLflow's pages set the cells of a table side by side without a space, so few words are better in a list.
     rows = [("test images", *tested), (by, percent(accuracy), percent_range(chosen), f"{images:,}")]
-    yield table(Grid(["", "accuracy", "95% interval", "images"], rows))
+    yield _list(f"{share} of {count} {what}; 95% interval {span}" for what, share, span, count in rows)
     trials = [record for record in result.board.trials if record.derived_from is None]
     seeds = len({record.config.get("seed") for record in trials})
     said = f"It is the best of {plural(len(trials), 'trial')} ({plural(seeds, 'seed')}), by the validation images."
@@ -124,14 +125,14 @@ def _class_counts(dataset: Dataset) -> Iterator[int]:
 
 
 def _use(result: SweepResult) -> Iterator[str]:
-    words = [
-        command_text("predict", result.family, "photos/", out=Path(result.out)),
-        command_text("serve", result.family, out=Path(result.out)),
-    ]
-    if result.family == "retrieval":
-        words.append(command_text("similar", "photo.jpg", out=Path(result.out)))
-    code = '>>> mlflow.pyfunc.load_model("models:/NAME/VERSION").predict(["photo.jpg"])  # as the registry shows them'
-    yield "\n".join(f"    {line}" for line in (*words, code))
+    commands = [("predict", "photos/"), ("serve",)]
+    commands += [("similar", "photo.jpg")] if result.family == "retrieval" else []
+    lines = [command_text(name, *what, "--model", REGISTERED, out=Path(result.out)) for name, *what in commands]
+    code = f'mlflow.pyfunc.load_model("models:/{REGISTERED}").predict(["photo.jpg"])'
+    yield f"On a command line, with {REGISTERED} as the registry shows it:"
+    yield "\n".join(f"    {line}" for line in lines)
+    yield "In Python:"
+    yield f"    import mlflow\n    {code}"
 
 
 def _answers(dataset: Dataset, path: Path) -> Iterator[str]:

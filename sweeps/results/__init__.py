@@ -18,6 +18,7 @@ FACE = {
     "result": (
         "Champion",
         "Compared",
+        "REGISTERED",
         "RESULT",
         "Registered",
         "SweepResult",

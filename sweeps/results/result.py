@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 RESULT = "result.json"
 TEST_PREDICTIONS = "test-predictions.npz"
+REGISTERED = "NAME/VERSION"
+"""Stands in a model card for the registered model and its version, which are not known when it is written."""
 # The budget that ends a sweep; empty while none does.
 UsedUp = Literal["", "hours", "epochs", "cost"]
 _OF_THE_BEST = ("number", "params", "metrics", "confirms")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carcls.data.config import DEMO_NAME
+from carcls.errors import DataError
 from sweeps.engine import Progress
 from sweeps.spec.space import Range
 from sweeps.text import counts_text
@@ -78,7 +80,8 @@ def prepare_data(
 ) -> Dataset:
     """Read and split the images of sweeps, which ``listing`` has, decoded once at all sizes that any of them needs.
 
-    The demo cars are drawn first where there is no data of the user's.
+    The demo cars are drawn first where there is no data of the user's. The first sweep keeps the splits that it has
+    begun with while its images are the same.
     """
     from carcls.data.dataset import prepare_dataset
 
@@ -97,9 +100,19 @@ def prepare_data(
             looking.end()
             progress.packing(done, total)
 
-        found = prepare_dataset(located(data, out), stages, size, also=also, listed=listing, progress=show)
+        begun = begun_data(out / str(specs[0].name))
+        found = prepare_dataset(located(data, out), stages, size, also=also, listed=listing, progress=show, begun=begun)
     progress.on_data(found.summary)
     return found
+
+
+def begun_data(folder: Path) -> Dataset | None:
+    """Return the data that the sweep of a folder has begun on; None where it has none that can be read."""
+    from carcls.data.dataset import Dataset
+
+    with suppress(DataError):
+        return Dataset.load(folder / "dataset.json")
+    return None
 
 
 def data_notes(dataset: Dataset) -> list[str]:

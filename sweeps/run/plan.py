@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from carcls.stages import StageStore
 from sweeps.engine.resources import Machine
 from sweeps.run.check import Checked, fit_to_data, fit_to_images
-from sweeps.run.data import NOT_READ, located, prepare_data
+from sweeps.run.data import NOT_READ, begun_data, located, prepare_data
 from sweeps.run.estimate import Workload, estimate
 from sweeps.spec.samplers import SAMPLERS
 from sweeps.spec.spec import SweepSpec
@@ -204,7 +204,8 @@ def plan_sweep(checked: Checked, command: Command, reading: Progress | None = No
     if reading is not None:
         dataset = prepare_data((spec, *command.specs), out, StageStore(out / "stages"), reading, checked.listing)
     elif checked.listing is not None and (out / "stages").is_dir():
-        dataset = find_dataset(located(spec.data, out), checked.listing, StageStore(out / "stages"))
+        begun = begun_data(out / str(spec.name))
+        dataset = find_dataset(located(spec.data, out), checked.listing, StageStore(out / "stages"), begun)
     if dataset is not None:
         summary, (spec, found) = dataset.summary, fit_to_images(checked, command, dataset)
     else:

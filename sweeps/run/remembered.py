@@ -19,6 +19,7 @@ from sweeps.spec.settings import differences
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import SweepFile, is_sweep, read_file, read_spec
 from sweeps.study.records import read_history
+from sweeps.tracking.moving import has_runs_of
 
 # Scores on other images, or of another family, cannot be compared with those there are.
 _LASTING = ("family", "name", "seed", "data")
@@ -40,7 +41,16 @@ def recall(out: Path, name: str, tracking_uri: str | None = None) -> Command:
         )
     specs = file.read_specs()
     changes = tuple(_changes_by_hand(file, specs, out))
-    return Command(file.kind, name, specs, tracking_uri or file.tracking_uri, changes, out)
+    return Command(file.kind, name, specs, tracking_uri or _store_now(file, out), changes, out)
+
+
+def _store_now(file: SweepFile, out: Path) -> str | None:
+    """Return where a sweep is tracked; a database that was moved with the folder of runs is where that is now."""
+    uri = file.tracking_uri or ""
+    path = Path(uri.removeprefix("sqlite:///")).expanduser()
+    here = out.absolute() / path.name
+    is_moved = uri.startswith("sqlite:///") and not path.exists() and has_runs_of(here, file.id)
+    return f"sqlite:///{here}" if is_moved else file.tracking_uri
 
 
 def _changes_by_hand(file: SweepFile, specs: Sequence[SweepSpec], out: Path) -> Iterator[str]:
@@ -117,7 +127,7 @@ def _require_data(spec: SweepSpec, command: Command) -> None:
     """Check that the images are where they were, or where they are said to be."""
     path = spec.data.path
     if path is not None and not Path(path).expanduser().exists():
-        say = "" if command.kind == "reproduce" else f"say carsweep resume {command.name} --set data.path=NEW, or "
+        say = "" if command.kind == "reproduce" else f"say carsweep resume {command.name} --data NEW, or "
         raise InputError(
             f"data.path must be the folder of the images that {command.name!r} was begun with, got {path!r}, which "
             f"does not exist. If they were moved to NEW, {say}leave a link there (ln -s NEW {shlex.quote(path)})."

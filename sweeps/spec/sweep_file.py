@@ -72,11 +72,12 @@ def write_file(
     before = read_file(folder) if is_sweep(folder) else None
     known, used = (before.id, before.stages) if before else ("", ())
     is_secret = tracking_uri is not None and mask_secrets(tracking_uri) != tracking_uri
+    is_beside = tracking_uri == f"sqlite:///{folder.absolute().parent / 'mlflow.db'}"  # it may move with its sweeps
     file = SweepFile(
         path=folder / (SWEEP if kind == "sweep" else JOB),
         kind=kind,
         id=known or f"{folder.name}-{uuid.uuid4().hex[:12]}",
-        tracking_uri=None if is_secret else tracking_uri,
+        tracking_uri=None if is_secret or is_beside else tracking_uri,
         is_secret=is_secret,
         specs=tuple(spec.to_tree() for spec in specs),
         stages=tuple(sorted({*used, *stages})),

@@ -1,13 +1,18 @@
 """MLflow as a view of the records: runs, registered models, their promotion. Only here is MLflow."""
 
+import sweeps.tracking.compat  # noqa: F401 - before MLflow, which reads what it sets when it is imported
+
 FACE = {
     "compat": ("pages_server", "reads_views", "remove_files"),
     "mirror": ("Mirror", "mirror_of"),
-    "models": ("FoundModel", "ModelFiles", "export_at", "find_model", "models_in_use"),
+    "models": ("ModelFiles", "find_model", "models_in_use"),
     "contest": ("Demands",),
+    "found": ("FoundModel", "export_at"),
     "gates": ("GateAnswer",),
     "moves": ("Move",),
+    "moving": ("has_runs_of",),
     "promotion": ("ChampionHistory", "Promotion", "Rollback", "history", "promote", "rollback"),
+    "pyfunc": ("save_beside",),
     "registry": ("TrialModel", "held_versions", "load_model"),
     "runs": ("hide", "runs_of"),
     "store": ("SERVER_SECONDS", "Tracking", "check_tracking", "explained", "patience"),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from carcls.data.dataset import Dataset
     from carcls.stages import StageStore
-    from sweeps.tracking.models import FoundModel
+    from sweeps.tracking.found import FoundModel
 
 
 def answers_on(tracking: Tracking, model: FoundModel, data: Dataset, stages: StageStore) -> StoredPredictions:

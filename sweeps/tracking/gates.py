@@ -111,7 +111,7 @@ def _same_files(contest: Contest) -> str:
     changed += sorted(name for name in own - files.keys() if (root / name).is_file() and "__pycache__" not in name)
     if changed:
         raise Refusal(
-            f"The files of version {contest.challenger} must be those that were registered, but {', '.join(changed)} "
+            f"The files of version {contest.challenger} must be those that were registered, but {_listed(changed)} "
             f"changed since. Put them back, or run its sweep again under another --name; nothing is trained twice."
         )
     return f"{len(files)} files, SHA-256 of each whole file"

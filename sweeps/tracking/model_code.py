@@ -1,4 +1,4 @@
-"""The registered model's own code: MLflow copies this file and carcls.zip beside the weights, and runs it to load them.
+"""A model's own code in MLflow: the file is copied with carcls.zip beside the weights, and run to load them.
 
 It imports nothing of sweeps, which need not be installed where the model is loaded.
 """
@@ -48,11 +48,10 @@ class CarClassifier(PythonModel):  # type: ignore[misc]  # mlflow ships no types
     """
 
     def load_context(self, context: Any) -> None:
-        """Load the export that lies beside this file."""
-        # Here, since MLflow runs this file to log a model too, which needs no PyTorch.
+        """Load the export: the artifact of a registered model, or of an ONNX export the folder of this file."""
         from carcls.export import load_export
 
-        self._predictor = load_export(context.artifacts["export"])
+        self._predictor = load_export((context.artifacts or {}).get("export", Path(__file__).parent))
 
     # The hint is one that MLflow leaves alone: it warns of none or of Any, and enforces the others.
     def predict(self, model_input: pd.DataFrame) -> pd.DataFrame:

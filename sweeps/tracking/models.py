@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -21,61 +19,17 @@ from carcls.evaluation.significance import NO_DIFFERENCE, compare_hits
 from carcls.stages import StageStore
 from sweeps.text import one_line, percent, plural
 from sweeps.tracking.evaluation import answers_on, stored_answers
+from sweeps.tracking.found import ANEW, DESCRIPTION, FoundModel, export_at
 from sweeps.tracking.names import CHALLENGER, CHAMPION, VALIDATION, VALIDATION_IMAGES
 from sweeps.tracking.naming import models_of
 from sweeps.tracking.store import Tracking, explained, patience
 
 if TYPE_CHECKING:
-    import torch
-
     from carcls.data.dataset import Dataset
-    from carcls.export import Predictor
 
 DOWNLOADED = "downloaded-model"
 """Kind of the cached stages that are models of servers."""
-_DESCRIPTION = "model.json"
-_ANEW = "Put its files back, or run its sweep again under another --name; nothing is trained twice."
 _FORMS = "a family, NAME@alias, NAME/VERSION or the folder of an exported model"
-
-
-@dataclass(frozen=True, slots=True)
-class FoundModel:
-    """A model that can be loaded.
-
-    Attributes:
-        folder: of the export; read it only.
-        name, version: of the registered model; the folder's name, and empty, where it is in no registry.
-        aliases: that the version holds.
-        tags: of the version: ``sweep``, ``data``, ``val_accuracy`` and others.
-        why: it was taken and no other, a sentence; empty where it was named.
-    """
-
-    folder: Path
-    name: str
-    version: str = ""
-    aliases: tuple[str, ...] = ()
-    tags: Mapping[str, str] = field(default_factory=dict)
-    why: str = ""
-
-    def __str__(self) -> str:
-        """Name it for people, such as: carsweep-transfer, version 3 (champion)."""
-        held = f" ({', '.join(self.aliases)})" if self.aliases else ""
-        return f"{self.name}, version {self.version}{held}" if self.version else str(self.folder)
-
-    def load(self, device: torch.device | None = None) -> Predictor:
-        """Return the loaded model on the device; None is a GPU where there is one, else the CPU.
-
-        Raises:
-            InputError: its folder is gone, damaged, or of a carsweep that writes another format.
-        """
-        from carcls.export import load_export, pick_device
-
-        try:
-            return load_export(self.folder, device or pick_device())
-        except InputError as error:
-            if not self.version:
-                raise
-            raise InputError(f"{self} must be whole: {str(error).removesuffix(' Export it again.')} {_ANEW}") from error
 
 
 def find_model(tracking: Tracking, wanted: str | None = None, *, out: Path) -> FoundModel:
@@ -120,17 +74,6 @@ def models_in_use(tracking: Tracking, families: Sequence[str]) -> list[str]:
             numbers = [str(held[alias]) for alias in (CHAMPION, CHALLENGER) if alias in held]
             found += [f"{name}/{number}" for number in numbers or [_usual(client, name).version]]
     return list(dict.fromkeys(found))
-
-
-def export_at(path: str | None) -> FoundModel | None:
-    """Return the export in a folder; None where it is no such folder. No store is asked."""
-    folder = Path(path or "").expanduser().absolute()
-    if not path or not (folder / _DESCRIPTION).is_file():
-        return None
-    details = {}
-    with suppress(OSError, ValueError, KeyError, TypeError):  # it is found, and refused when it is loaded
-        details = dict(json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))["details"])
-    return FoundModel(folder, folder.name, tags=details)
 
 
 def _version(tracking: Tracking, wanted: str) -> ModelVersion:
@@ -219,12 +162,12 @@ def _export_of(tracking: Tracking, version: ModelVersion, out: Path) -> Path:
         parts = urlsplit(place)
         is_here = parts.scheme in ("", "file")
         model = Path(unquote(parts.path)) if is_here else _downloaded(tracking, place, out)
-        found = next(model.rglob(f"artifacts/*/{_DESCRIPTION}"), None)
+        found = next(model.rglob(f"artifacts/*/{DESCRIPTION}"), None)
         said = f"{model} has none"
     except (OSError, MlflowException) as error:
         found, said = None, one_line(error)
     if found is None:
-        raise InputError(f"{version.name}, version {version.version}, must have its files, but {said}. {_ANEW}")
+        raise InputError(f"{version.name}, version {version.version}, must have its files, but {said}. {ANEW}")
     return found.parent
 
 

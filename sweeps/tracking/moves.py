@@ -13,14 +13,14 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from carcls.errors import TrackingError
+from carcls.errors import InputError, TrackingError
 from sweeps.tracking.names import CHALLENGER, CHAMPION
 from sweeps.tracking.store import Tracking
 
@@ -29,6 +29,9 @@ _MOVING = "carsweep.moving"
 # A claim counts when it was written within WRITE_SECONDS of the look that found none, and is still there as long after:
 # so whoever looked before it has written by then, and the last one has it. A claim that does not change goes stale.
 WRITE_SECONDS, STALE_SECONDS, WAIT_SECONDS = 2.0, 60.0, 180.0
+# A tag of a registered model has room for 5,000 characters in MLflow's tables, which PostgreSQL and MySQL insist on.
+_ROOM, LONGEST_REASON = 5000, 1000
+_STAMP = "%Y%m%dT%H%M%S.%fZ"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +72,17 @@ def aliases_of(tracking: Tracking, name: str) -> tuple[str | None, str | None]:
 
 def moves_of(client: MlflowClient, name: str) -> tuple[Move, ...]:
     """Return the records of a registered model, the oldest first."""
+    return tuple(_move(kind, json.loads(value)) for _, kind, value in _records(client, name))
+
+
+def _records(client: MlflowClient, name: str) -> list[tuple[str, str, str]]:
+    """Return when each record was made, its kind and its JSON, the oldest first."""
     found = []
     for tag, value in client.get_registered_model(name).tags.items():
         kind, _, when = tag.removeprefix("carsweep.").partition(".")
         if kind in (PROMOTION, ROLLBACK, REFUSAL):
-            found.append((when, _move(kind, json.loads(value))))
-    return tuple(move for _, move in sorted(found, key=lambda one: one[0]))
+            found.append((when, kind, value))
+    return sorted(found)
 
 
 def _move(kind: str, entry: dict[str, Any]) -> Move:
@@ -91,13 +99,28 @@ def record(client: MlflowClient, name: str, kind: str, entry: dict[str, Any]) ->
     with suppress(OSError, KeyError, ImportError):  # a container may know no name for its user
         user = getpass.getuser()
     entry = {"at": now.isoformat(timespec="seconds"), "by": user, **entry}
-    # To the microsecond, so that no record takes another's place.
-    client.set_registered_model_tag(name, f"carsweep.{kind}.{now:%Y%m%dT%H%M%S.%fZ}", json.dumps(entry))
+    text = json.dumps(entry, ensure_ascii=False)
+    if len(text) > _ROOM and entry.get("gates"):
+        text = json.dumps({**entry, "gates": {gate: said.partition(":")[0] for gate, said in entry["gates"].items()}})
+    # After all that are there, also where another machine's clock was ahead, so that the last record is the last move.
+    for when, *_ in _records(client, name)[-1:]:
+        now = max(now, datetime.strptime(when, _STAMP).replace(tzinfo=UTC) + timedelta(microseconds=1))
+    client.set_registered_model_tag(name, f"carsweep.{kind}.{now:{_STAMP}}", text)
     if kind != REFUSAL:
         version = entry["to"]
         client.set_registered_model_alias(name, CHAMPION, version)
         client.set_model_version_tag(name, version, "promoted_at", entry["at"])
         client.set_model_version_tag(name, version, "promoted_over", entry["from"] or "none")
+
+
+def require_short(reason: str) -> None:
+    """Check that a record has room for what the user gives as the reason.
+
+    Raises:
+        InputError: it is too long.
+    """
+    if len(reason) > LONGEST_REASON:
+        raise InputError(f"--reason must have at most {LONGEST_REASON:,} characters, got {len(reason):,}. Shorten it.")
 
 
 @contextmanager

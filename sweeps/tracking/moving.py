@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -50,6 +51,16 @@ def mend_places(database: sqlite3.Connection, path: Path) -> str:
         if database.in_transaction:
             database.execute("ROLLBACK")
     return f"{path.parent} was moved or copied from {olds[0].parent}: MLflow's paths are mended." if olds else ""
+
+
+def has_runs_of(path: Path, known: str) -> bool:
+    """Tell whether the database at ``path`` has runs of the sweep or the job with this id; it is not changed."""
+    query = "SELECT 1 FROM tags WHERE key IN ('carsweep.sweep_id', 'carsweep.job') AND value = ?"
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            return database.execute(query, (known,)).fetchone() is not None
+    except sqlite3.Error:  # none is there, or MLflow has not made its tables
+        return False
 
 
 def _elsewhere(database: sqlite3.Connection, here: Path) -> list[Path]:

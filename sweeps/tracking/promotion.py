@@ -15,7 +15,17 @@ from carcls.errors import InputError
 from carcls.evaluation.significance import LEVEL, NO_DIFFERENCE, PairedComparison
 from sweeps.tracking.contest import Contest, Demands
 from sweeps.tracking.gates import GATES, GateAnswer, ask
-from sweeps.tracking.moves import PROMOTION, REFUSAL, ROLLBACK, Move, aliases_of, moves_of, moving, record
+from sweeps.tracking.moves import (
+    PROMOTION,
+    REFUSAL,
+    ROLLBACK,
+    Move,
+    aliases_of,
+    moves_of,
+    moving,
+    record,
+    require_short,
+)
 from sweeps.tracking.naming import newest_model
 from sweeps.tracking.store import Tracking, explained, patience
 
@@ -115,9 +125,10 @@ def promote(
         forced: why it moves whatever the gates say but those with ``always``; empty asks them.
 
     Raises:
-        InputError: the family has no registered model here.
+        InputError: the family has no registered model here, or the reason is too long.
         TrackingError: the store does not answer.
     """
+    require_short(forced)
     mlflow.set_tracking_uri(tracking.uri)
     mlflow.set_registry_uri(tracking.uri)
     with explained(tracking), patience(), tempfile.TemporaryDirectory() as scratch:
@@ -151,9 +162,11 @@ def rollback(
         reason: recorded.
 
     Raises:
-        InputError: there is no such version, its files are gone or changed, or it does not load.
+        InputError: there is no such version, its files are gone or changed, it does not load, or the reason is too
+            long.
         TrackingError: the store does not answer.
     """
+    require_short(reason)
     mlflow.set_tracking_uri(tracking.uri)
     mlflow.set_registry_uri(tracking.uri)
     with explained(tracking), patience(), tempfile.TemporaryDirectory() as scratch:

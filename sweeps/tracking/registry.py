@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import tempfile
-import warnings
-import zipfile
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -16,15 +13,12 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Metric
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.models import Model, ModelSignature
-from mlflow.types import ColSpec, DataType, Schema
-from mlflow.types.schema import Array
 
-import carcls
-from carcls.catalog import FAMILIES
 from carcls.errors import mask_secrets
-from sweeps.results.result import Registered
+from sweeps.results.result import REGISTERED, Registered
+from sweeps.tracking import pyfunc
 from sweeps.tracking.challenge import judge
-from sweeps.tracking.compat import remove_files, store_in_use
+from sweeps.tracking.compat import remove_files, store_in_use, top_files
 from sweeps.tracking.contest import FILES_TAG, champion_beside, checksums
 from sweeps.tracking.names import CHALLENGE, CHALLENGER, PREDICTIONS, SWEEP_ID, TRIAL, VALIDATION, of_sweep
 from sweeps.tracking.naming import claim_name
@@ -32,8 +26,6 @@ from sweeps.tracking.runs import KnownRun, SweepRuns
 from sweeps.tracking.store import Tracking, explained, patience
 from sweeps.tracking.updates import logged
 
-# What carcls needs to serve a model; MLflow's own inference would load the model in another process to find out.
-_NEEDED = ("mlflow", "torch", "torchvision", "timm", "safetensors", "numpy", "pandas", "pillow", "pydantic", "filelock")
 # On versions whose model was trained on the validation images too.
 REFIT = "refit"
 
@@ -112,7 +104,8 @@ class TrialModel:
             predictions: the trial's answers to the test images, a file ``test-predictions.npz``, beside which those to
                 the validation images may lie; logged to its run. A version whose file is gone is registered without,
                 and cannot be compared with another one.
-            card: describes the version; MLflow has room for 5,000 characters in all.
+            card: describes the version, whose name and number take the place of ``REGISTERED`` in it; MLflow has room
+                for 5,000 characters in all.
 
         Raises:
             TrackingError: MLflow does not have the trial's run, or cannot be written.
@@ -162,13 +155,13 @@ class TrialModel:
         """Upload the export as a model of the run, and make a version of it, both with the details as tags."""
         tags = {name: mask_secrets(str(value)) for name, value in details.items()}
         tags |= {SWEEP_ID: self._sweep_id, TRIAL: str(self._number)} | ({REFIT: "true"} if self._refit else {})
-        about = description_of(self._family)
+        about = pyfunc.description_of(self._family)
         with store_in_use(self._tracking.uri, self._tracking.experiment(self._family)):
-            model, files = _log_model(run.run_id, export, tags, signature_of(self._family), about)
+            model, files = _log_model(run.run_id, export, tags, pyfunc.signature_of(self._family), about)
             text = f"Car classifier, found by carsweep. {about}"
             name = claim_name(self._client, self._family, tags.get("data", ""), self._wanted, text)
             described = "\n\n".join(filter(None, (card, about)))
-            self._client.create_model_version(
+            made = self._client.create_model_version(
                 name,
                 model.model_uri,
                 run.run_id,
@@ -176,6 +169,9 @@ class TrialModel:
                 description=described,
                 model_id=model.model_id,
             )
+            if REGISTERED in described:
+                own = described.replace(REGISTERED, f"{name}/{made.version}")
+                self._client.update_model_version(name, made.version, own)
 
     def _challenge(self, version: ModelVersion, *, over: int) -> Registered:
         """Make the version the challenger where none is, or in the place of one with a lower number than ``over``.
@@ -214,30 +210,6 @@ def held_versions(client: MlflowClient, name: str) -> dict[str, tuple[str, ...]]
     return {str(held): tuple(alias for alias, version in aliases if version == held) for _, held in aliases}
 
 
-def signature_of(family: str) -> ModelSignature:
-    """Return what a family's models answer.
-
-    It has no inputs on purpose: every input schema that takes paths refuses arrays, and the other way round.
-    """
-    texts, numbers = Array(DataType.string), Array(DataType.double)
-    columns: dict[str, DataType | Array] = {"label": DataType.string, "probability": DataType.double}
-    columns |= {"top_labels": texts, "top_probabilities": numbers}
-    if FAMILIES[family].neighbours:
-        columns |= {"neighbour_images": texts, "neighbour_labels": texts, "neighbour_distances": numbers}
-    columns["error"] = DataType.string
-    return ModelSignature(inputs=None, outputs=Schema([ColSpec(kind, name) for name, kind in columns.items()]))
-
-
-def description_of(family: str) -> str:
-    """Return what a family's models accept and answer, for people."""
-    return (
-        "Accepts image paths, bytes of files, base64 of them, data URLs, arrays and nested lists of pixels [h, w, 3]; "
-        "one, a list, or a DataFrame with the column `image`. Behind a scoring server paths are read only in a folder "
-        "that CARSWEEP_READ_FOLDER names. Give the car's box cut out where the training data had boxes. "
-        f"Returns one row an image: {', '.join(signature_of(family).outputs.input_names())}."
-    )
-
-
 def _log_model(
     run_id: str, export: Path, tags: dict[str, str], signature: ModelSignature, accepts: str
 ) -> tuple[Any, str]:
@@ -246,38 +218,23 @@ def _log_model(
     Returns MLflow's ``ModelInfo`` and the checksums of its files: those that were handed over, and MLflow's own beside
     them, as the store has them, which say what code is loaded and what it needs.
     """
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
-        # MLflow would like an input example; to look at one it loads the model into this process, with PyTorch.
-        warnings.simplefilter("ignore")
-        # One file that Python imports from; a server would get a request for each file of a folder.
-        package, archive = Path(carcls.__file__).parent, Path(folder) / "carcls.zip"
-        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
-            for file in sorted(package.rglob("*.py")):
-                packed.write(file, file.relative_to(package.parent))
+    with tempfile.TemporaryDirectory() as folder:
+        archive, code = pyfunc.pack_code(Path(folder)), Path(pyfunc.__file__).with_name(pyfunc.CODE)
         # Of Model and not of pyfunc, because that would open the trial's run again.
-        code = Path(__file__).with_name("model_code.py")
         sent = {f"artifacts/{export.name}/{file.relative_to(export).as_posix()}": file for file in export.rglob("*")}
         sent |= {f"code/{archive.name}": archive, code.name: code}
         model = Model.log(
             artifact_path=None,
             name="model",
-            flavor=mlflow.pyfunc,
+            flavor=pyfunc,
             run_id=run_id,
             tags=tags,
-            python_model=str(code),
-            artifacts={"export": str(export)},
-            code_paths=[str(archive)],
-            pip_requirements=requirements(),
+            export=export,
+            archive=archive,
             signature=signature,
-            metadata={"accepts": accepts},
+            accepts=accepts,
+            validate_serving_input=False,
         )
         place = mlflow.get_logged_model(model.model_id).artifact_location
-        listed = [file for file in mlflow.artifacts.list_artifacts(artifact_uri=place) if not file.is_dir]
-        for name in {PurePosixPath(file.path).name for file in listed} - sent.keys():
-            sent[name] = Path(mlflow.artifacts.download_artifacts(f"{place}/{name}", dst_path=folder))
+        sent |= top_files(mlflow.get_tracking_uri(), place, Path(folder), besides=sent)
         return model, checksums((name, file) for name, file in sent.items() if file.is_file())
-
-
-def requirements() -> list[str]:
-    """Pin what is installed, without the part after ``+``, which names a build that package indexes do not have."""
-    return [f"{name}=={importlib.metadata.version(name).split('+')[0]}" for name in _NEEDED]

@@ -33,7 +33,7 @@ from sweeps.spec.loading import load_spec
 from sweeps.spec.space import Range
 from sweeps.spec.spec import SweepSpec
 from sweeps.study import sampling
-from sweeps.tracking import gates, promotion, registry
+from sweeps.tracking import gates, promotion, pyfunc
 from sweeps.tracking.models import ModelFiles
 from sweeps.tracking.store import check_tracking
 from sweeps.trial import TrialRecord
@@ -163,6 +163,8 @@ def test_a_layout_is_read(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Looked for list\.txt"):
         layouts.read_layout(tmp_path)
     (tmp_path / "list.txt").write_text("a.jpg audi\nb.jpg bmw\n")
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"x")
     listed = layouts.read_layout(tmp_path)
     assert (listed.classes, [image.path for image in listed.images]) == (("audi", "bmw"), ["a.jpg", "b.jpg"])
 
@@ -195,7 +197,7 @@ def test_a_family_runs_and_is_listed(tmp_path: Path) -> None:
     nothing: Any = None
     outcome = run_trial(TrialConfig(family="echo", dropout=0.25), nothing, nothing, lambda _: None)
     assert outcome.metrics == {"val_accuracy": 0.25}
-    assert "neighbour_images" in registry.signature_of("echo").outputs.input_names()
+    assert "neighbour_images" in pyfunc.signature_of("echo").outputs.input_names()
     begun = SimpleNamespace(family="transfer", best=SimpleNamespace(config=TrialConfig(dropout=0.75).model_dump()))
     (start,) = with_start(SweepSpec(family="echo", name="echoes", trials=1), tmp_path, [begun]).starts
     assert start["dropout"] == 0.75

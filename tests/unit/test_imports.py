@@ -260,7 +260,8 @@ def test_each_imported_library_is_a_declared_dependency() -> None:
     declared = {re.split(r"[\[<>=]", line)[0].lower().replace("-", "_") for line in project["dependencies"]}
     distribution_of = {"PIL": "pillow", "sklearn": "scikit_learn", "yaml": "pyyaml"}
     distribution_of |= {"huggingface_hub": "timm", "pydantic_core": "pydantic"}
-    extra = {re.split(r"[\[<>=]", line)[0] for line in project["optional-dependencies"]["onnx"]}
+    extras = [line for name in ("heic", "onnx") for line in project["optional-dependencies"][name]]
+    extra = {re.split(r"[\[<>=]", line)[0].replace("-", "_") for line in extras}
     early = [n for n in modules() if n != "carcls.export.example" and roots(imports_of(n, lazy=False)) & extra]
     assert early == []
     used = set().union(*(roots(imports_of(name)) for name in modules())) - {"carcls", "sweeps"} - extra

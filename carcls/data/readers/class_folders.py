@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,9 @@ from carcls.data.manifest import Manifest, Split
 from carcls.data.readers import TEST, TRAIN, VALIDATION, Annotation, Reader, manifest_of
 from carcls.errors import DataError
 
-_SIZES = {"images", "imgs", "thumbnails", "thumbs"}
+_SIZES = frozenset({"thumbnails", "thumbs", "original", "originals", "raw", "cropped", "crops", "resized"})
+_KINDS = frozenset({"images", "image", "imgs", "img", "pictures", "pics", "photos", "jpegimages", "jpg", "jpeg", "png"})
+_HEAPS = frozenset({"data", "dataset", "set", "folder", "dir", "batch", "part", "shard", "fold", "chunk"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +27,14 @@ class ClassFolder:
 
     def rows(self, root: Folder, split: Split) -> Iterator[Annotation]:
         """Yield the rows of its images, with paths relative to ``root``."""
-        place, label = self.folder.path.relative_to(root.path).as_posix(), readable(self.name)
+        place, label = self.folder.path.relative_to(root.path).as_posix(), self.name
         yield from (Annotation(f"{place}/{image}", label, split) for image in self.images)
 
 
 def _read(folder: Folder, config: DataConfig) -> Manifest | None:
     classes = class_folders(folder, config.depth)
-    if not any(one.images for one in classes) or are_splits([one.name for one in classes if one.images]):
+    names = [one.name for one in classes if one.images]
+    if not names or (config.depth is None and are_no_classes(names)):
         return None
     rows = (row for one in classes for row in one.rows(folder, "train"))
     return manifest_of(folder, rows, layout="class folders", notes=list(notes_of(classes)))
@@ -89,30 +91,22 @@ def notes_of(classes: Sequence[ClassFolder]) -> Iterator[str]:
     for parent in parents:
         if empty := [one.name for one in classes if one.folder.path.parent == parent and not one.images]:
             verbs = ("holds no images and is no class", "hold no images and are no classes")[len(empty) > 1]
-            yield f"{len(empty)} of the folders in {parent.name}/ {verbs}, such as {readable(empty[0])!r}."
-    nested = [f"{readable(one.name)}/{image}" for one in classes for image in one.images if "/" in image]
+            yield f"{len(empty)} of the folders in {parent.name}/ {verbs}, such as {empty[0]!r}."
+    nested = [f"{one.name}/{image}" for one in classes for image in one.images if "/" in image]
     if nested:
         verb = "lies" if len(nested) == 1 else "lie"
         yield f"{len(nested):,} of the images {verb} in folders below their class, such as {nested[0]!r}."
 
 
-def are_splits(names: Sequence[str]) -> bool:
-    """Tell whether folders of images are the splits or the sizes of a data set, such as ``cars_train``: no classes.
+def are_no_classes(names: Sequence[str]) -> bool:
+    """Tell whether folders of images are by their names the splits, sizes or heaps of a data set, and no classes.
 
-    >>> [are_splits(names) for names in (["cars_test", "cars_train"], ["images", "thumbs"], ["Test Car", "train"])]
-    [True, True, False]
+    >>> folders = ["cars_test", "cars_train"], ["images", "thumbs"], ["part1", "part_2"], ["Test Car", "train"]
+    >>> [are_no_classes(names) for names in folders]
+    [True, True, True, False]
     """
-    words = TRAIN | VALIDATION | TEST | _SIZES
-    return bool(names) and all(re.split(r"[\s_.-]", name.lower())[-1] in words for name in names)
-
-
-def readable(name: str) -> str:
-    """Return the name of a folder as text; bytes that are no UTF-8 are Latin-1, as older archives have it."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return os.fsencode(name).decode("latin-1")
-    return name
+    words = TRAIN | VALIDATION | TEST | _SIZES | _KINDS | _HEAPS
+    return bool(names) and all(words.intersection(re.findall("[a-z]+", name.lower())[-1:]) for name in names)
 
 
 READER = Reader("<class>/*.jpg", _read, rank=2, settings=("depth",))

@@ -5,6 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from carcls.errors import DataError
 
 
@@ -27,3 +30,15 @@ def load_matlab(file: Path, name: str) -> Any:
         found = ", ".join(name for name in content if not name.startswith("__")) or "nothing"
         raise DataError(f"{file} must hold {name}, got {found}. Take the file from the data set.")
     return content[name]
+
+
+def load_numbers(file: Path, name: str) -> NDArray[np.int64]:
+    """Return a variable of whole numbers, int64 [n].
+
+    Raises:
+        DataError: as ``load_matlab``, or it holds anything else.
+    """
+    try:
+        return np.atleast_1d(load_matlab(file, name)).astype(np.int64)
+    except (TypeError, ValueError):
+        raise DataError(f"{name} in {file} must be whole numbers. Take the file from the data set.") from None

@@ -1,8 +1,9 @@
-"""Stanford Cars as published: images in ``cars_train/`` and ``cars_test/``, and the devkit's annotations."""
+"""Stanford Cars as published: ``cars_train/`` and ``cars_test/`` with the devkit, or ``car_ims/`` with one file."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,13 +16,35 @@ from carcls.data.readers.matlab import load_matlab
 from carcls.errors import DataError
 
 _PLACES = (".", "devkit", "car_devkit", "car_devkit/devkit", "cars_devkit")
+_ALL_ANNOTATIONS = "cars_annos.mat"
 
 
 def _read(root: Folder, config: DataConfig) -> Manifest | None:  # noqa: ARG001 - as every reader
-    """None where neither ``root`` nor a devkit folder in it holds the training annotations."""
-    train_file = root.first(TRAIN_ANNOTATIONS, _PLACES)
-    if train_file is None:
-        return None
+    """None where neither ``root`` nor a devkit folder in it holds annotations, nor ``root`` the images to them."""
+    train_file, all_file = root.first(TRAIN_ANNOTATIONS, _PLACES), root.first(_ALL_ANNOTATIONS, _PLACES)
+    if train_file is not None:
+        return _read_devkit(root, train_file)
+    if all_file is not None and root.below("car_ims"):
+        return _read_all(root, all_file)
+    flat = [f"{name}/" for name in ("cars_train", "cars_test", "car_ims") if _holds_only_images(root, name)]
+    if flat or (all_file is not None and not root.holds_images):
+        raise DataError(_unlabelled(root, flat, all_file))
+    return None
+
+
+def _unlabelled(root: Folder, flat: list[str], all_file: Path | None) -> str:
+    if not flat:
+        return f"{_ALL_ANNOTATIONS} must lie beside car_ims/, got none in {str(root.path)!r}. Unpack car_ims.tgz there."
+    lacking = _ALL_ANNOTATIONS if flat == ["car_ims/"] else TRAIN_ANNOTATIONS
+    other = f" ({_ALL_ANNOTATIONS} is of car_ims/, which has other numbers)" if all_file else ""
+    beside = "it" if lacking == _ALL_ANNOTATIONS else f"devkit/ with it and {CLASS_NAMES}"
+    return (
+        f"data must have labels, got the images of Stanford Cars, but no {lacking}, in {str(root.path)!r}{other}. "
+        f"Put {beside} beside {flat[0]}, or the images into class folders."
+    )
+
+
+def _read_devkit(root: Folder, train_file: Path) -> Manifest:
     names_file, folder = root.first(CLASS_NAMES, _PLACES), _image_folder(root, "cars_train")
     if names_file is None:
         raise DataError(
@@ -31,60 +54,89 @@ def _read(root: Folder, config: DataConfig) -> Manifest | None:  # noqa: ARG001 
         raise DataError(
             f"{root.path / 'cars_train'} must be a folder with the training images. Unpack cars_train.tgz there."
         )
-    classes = tuple(map(str, np.atleast_1d(load_matlab(names_file, "class_names"))))
-    images = _records(train_file, folder, "train", classes)
+    classes = _names(names_file)
+    images = _records(train_file, f"{folder}/", "fname", classes, "train")
     test_file, test_folder = root.first(TEST_ANNOTATIONS, _PLACES), _image_folder(root, "cars_test")
     notes, said = list[str](), list[str]()
     if test_file is not None and test_folder is not None:
-        images += _records(test_file, test_folder, "test", classes)
+        images += _records(test_file, f"{test_folder}/", "fname", classes, "test")
     elif test_folder is not None:
         notes = [f"cars_test/ is left out: its labels are not known. Put {TEST_ANNOTATIONS} beside {CLASS_NAMES}."]
         unlabelled = root.below(test_folder)
         said = [f"{test_folder}/{name}" for name in (unlabelled.images if unlabelled else ())]
     elif test_file is not None:
         notes = [f"{TEST_ANNOTATIONS} is left out: there is no cars_test/ folder."]
-    kit = [f"{place}/{name}" for place in _PLACES for name in _others(root, place)]
     return Manifest(
         root.path,
         classes,
         tuple(images),
         notes=tuple(notes),
         layout="Stanford Cars, the devkit",
-        companions=(*(path.removeprefix("./") for path in kit), *said),
+        companions=(*_kit(root), *said),
     )
 
 
-def _others(root: Folder, place: str) -> tuple[str, ...]:
-    """Return the devkit's own files in a place, all of which belong to it."""
-    folder = root.below(place)
-    return tuple(name for name in folder.others if name.endswith((".mat", ".m", ".txt"))) if folder else ()
+def _read_all(root: Folder, file: Path) -> Manifest:
+    classes = _names(file)
+    return Manifest(
+        root.path,
+        classes,
+        tuple(_records(file, "", "relative_im_path", classes, None)),
+        layout=f"Stanford Cars, {_ALL_ANNOTATIONS}",
+        companions=tuple(_kit(root)),
+    )
 
 
-def _records(file: Path, folder: str, split: Split, classes: tuple[str, ...]) -> list[ImageRecord]:
+def _names(file: Path) -> tuple[str, ...]:
+    return tuple(map(str, np.atleast_1d(load_matlab(file, "class_names"))))
+
+
+def _kit(root: Folder) -> list[str]:
+    """Return the devkit's own files, relative to ``root``, all of which belong to it."""
+    places = [(place, found) for place in _PLACES if (found := root.below(place))]
+    kit = (f"{place}/{name}" for place, found in places for name in found.others)
+    return [path.removeprefix("./") for path in kit if path.endswith((".mat", ".m", ".txt"))]
+
+
+def _records(file: Path, place: str, path: str, classes: tuple[str, ...], split: Split | None) -> list[ImageRecord]:
+    """Return the images of a file of annotations.
+
+    Args:
+        file: with ``annotations``, a struct of ``NUMBERS``, a field of paths and, where ``split`` is None, ``test``.
+        place: before each path.
+        path: the field of paths.
+        classes: names, which the file numbers from 1.
+        split: of all; None has the file say it of each.
+    """
     annotations = np.atleast_1d(load_matlab(file, "annotations"))
     fields = annotations.dtype.names or ()
-    missing = [name for name in (*NUMBERS, "fname") if name not in fields]
+    missing = [name for name in (*NUMBERS, path, *(() if split else ("test",))) if name not in fields]
     if missing:
         raise DataError(
             f"{file} must hold annotations with the field {missing[0]!r}, got {', '.join(fields) or 'nothing'}. "
             "Take the file from the devkit."
         )
-    try:
-        columns = [[int(value) for value in annotations[name]] for name in NUMBERS]
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            f"{file} must hold whole numbers as boxes and classes. Take the file from the devkit."
-        ) from error
-    wrong = next((label for label in columns[4] if not 1 <= label <= len(classes)), None)
+    *columns, labels = (_numbers(annotations[name], file) for name in NUMBERS)
+    wrong = next((label for label in labels if not 1 <= label <= len(classes)), None)
     if wrong is not None:
         raise DataError(
             f"class in {file} must lie in 1..{len(classes)}, the classes of {CLASS_NAMES}, got {wrong}. "
             "Take both files from the same devkit."
         )
+    tests = [False] * len(labels) if split else [bool(test) for test in _numbers(annotations["test"], file)]
     return [
-        ImageRecord(f"{folder}/{name}", label - 1, split, (x1 - 1, y1 - 1, x2, y2))
-        for x1, y1, x2, y2, label, name in zip(*columns, map(str, annotations["fname"]), strict=True)
+        ImageRecord(f"{place}{name}", label - 1, split or ("test" if test else "train"), (x1 - 1, y1 - 1, x2, y2))
+        for x1, y1, x2, y2, label, test, name in zip(*columns, labels, tests, map(str, annotations[path]), strict=True)
     ]
+
+
+def _numbers(column: Any, file: Path) -> list[int]:
+    try:
+        return [int(value) for value in column]
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{file} must hold whole numbers as boxes and classes. Take the file from the devkit."
+        ) from error
 
 
 def _image_folder(root: Folder, name: str) -> str | None:
@@ -92,4 +144,11 @@ def _image_folder(root: Folder, name: str) -> str | None:
     return next((place for place in (f"{name}/{name}", name) if root.below(place)), None)
 
 
-READER = Reader(f"{TRAIN_ANNOTATIONS} (the devkit)", _read)
+def _holds_only_images(root: Folder, name: str) -> bool:
+    """Tell whether a folder's images lie beside each other in it, and in no class folders."""
+    place = _image_folder(root, name)
+    folder = root.below(place) if place else None
+    return folder is not None and bool(folder.images)
+
+
+READER = Reader("Stanford Cars", _read)

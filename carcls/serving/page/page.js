@@ -93,7 +93,7 @@ const card = ({ one, found, wrong }) => {
   const sure = found.calibrated ? "of such answers are right, judged by the validation images" : "of the votes; not calibrated for this choice";
   made.append(make("p", `${percent(found.probability)} ${sure}`, "small"));
   if (found.looked !== undefined) {
-    made.append(make("p", found.looked ? "Bright places are those whose features spoke for the answer. It does not say why, and a wrong answer can look at the right place." : "This network keeps no maps from which to say where it looked.", "small"));
+    made.append(make("p", found.looked ? "Bright places are those whose features spoke for the answer. It does not say why, and a wrong answer can look at the right place." : "Where this model looked cannot be said: an ONNX model, or a network that keeps no maps, does not tell.", "small"));
   }
   const top = make("ol", undefined, "top");
   for (const each of found.top) {

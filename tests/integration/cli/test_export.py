@@ -9,9 +9,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pytest
 from helpers import draw_pictures, export_with_gallery
+from mlflow.models import Model
 
 from carcls.data.config import DataConfig
 from carcls.data.dataset import Dataset, prepare_dataset
@@ -33,7 +35,7 @@ def model(tmp_path: Path) -> Path:
     data = prepare_dataset(DataConfig(path=str(pictures)), StageStore(tmp_path / "runs" / "stages"), 64)
     (tmp_path / "runs" / "mine").mkdir()
     data.save(tmp_path / "runs" / "mine" / "dataset.json")
-    return export_with_gallery(tmp_path / "model", pictures)
+    return export_with_gallery(tmp_path / "model", pictures, thumbnails=True)
 
 
 def test_onnx_is_checked_on_the_test_images(run: Run, model: Path, tmp_path: Path) -> None:
@@ -42,12 +44,11 @@ def test_onnx_is_checked_on_the_test_images(run: Run, model: Path, tmp_path: Pat
     assert code == 0, said
     value = json.loads(out)
     assert sorted(file.name for file in Path("given").iterdir()) == [
-        "example.py",
-        "model-int8.onnx",
-        "model.onnx",
-        "preprocess.json",
+        *("MLmodel", "code", "conda.yaml", "example.py", "gallery.safetensors", "input_example.json"),
+        *("model-int8.onnx", "model.json", "model.onnx", "model_code.py", "preprocess.json", "python_env.yaml"),
+        *("requirements.txt", "serving_input_example.json", "thumbnails.safetensors"),
     ]
-    assert {file.stat().st_mode & 0o777 for file in Path("given").iterdir()} == {0o644}
+    assert {file.stat().st_mode & 0o777 for file in Path("given").iterdir() if file.is_file()} == {0o644}
     data = Dataset.load(tmp_path / "runs" / "mine" / "dataset.json")
     checked, tests = value["checked"], len(data.splits.test)
     assert (checked["on"], checked["images"], checked["same"]) == ("test images", tests, tests)
@@ -59,6 +60,34 @@ def test_onnx_is_checked_on_the_test_images(run: Run, model: Path, tmp_path: Pat
     assert eight["calibrated_on"] == len(data.splits.train)
     assert json.loads(Path("given/preprocess.json").read_text())["checked"] == checked
     assert run("export", "given", "--to", "pt2", "--model", model)[0] == 0  # an earlier export is written over
+
+
+def test_an_onnx_export_answers_commands_and_mlflow(run: Run, model: Path, tmp_path: Path) -> None:
+    """`--model FOLDER` takes it, and so does MLflow, wherever it was moved; a later export leaves nothing of it."""
+    code, out, said = run("export", "first", "--to", "onnx", "--model", model)
+    assert code == 0, said
+    assert "It answers without PyTorch: mlflow models serve -m first --env-manager local" in out
+    moved = Path("first").rename(tmp_path / "moved")
+    tests = sorted((tmp_path / "pictures" / "test").rglob("*.jpg"))
+    wanted = load_export(model).predict(tests)
+    code, out, _ = run("predict", tmp_path / "pictures" / "test", "--model", moved, "--json")
+    assert code == 0
+    assert [one["label"] for one in json.loads(out)["images"]] == [one.label for one in wanted]
+    code, out, _ = run("similar", tests[0], "--model", moved, "--k", "3", "--html", "near.html", "--json")
+    assert code == 0
+    near = [one["image"] for one in json.loads(out)["images"][0]["neighbours"]]
+    assert near == [one.image for one in wanted[0].neighbours]
+    assert "data:image/jpeg" in Path("near.html").read_text()
+    pyfunc = mlflow.pyfunc.load_model(str(moved))
+    assert pyfunc.predict([str(path) for path in tests])["label"].tolist() == [one.label for one in wanted]
+    example = Model.load(moved).load_input_example(moved)
+    assert pyfunc.predict(example)["error"].tolist() == [""]
+    code, _, said = run("export", "second", "--to", "pt2", "--model", moved)
+    assert (code, Path("second").exists()) == (2, False)
+    assert "--model must be no ONNX export" in " ".join(said.split())
+    bare = export_with_gallery(tmp_path / "bare", tmp_path / "pictures")
+    assert run("export", moved, "--to", "safetensors", "--model", bare)[0] == 0
+    assert (load_export(moved).thumbnail(0), (moved / "MLmodel").exists()) == (None, False)
 
 
 def test_without_the_images_patterns_are_drawn(run: Run, model: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from carcls.models.backbones import build_backbone
 from carcls.outcome import Outcome
 from carcls.stages import StageStore
 from sweeps.tracking import model_code as registry_pyfunc
-from sweeps.tracking.registry import signature_of
+from sweeps.tracking.pyfunc import signature_of
 
 CLASSES = 3
 # Noise hides the tints, so that answers are neither all right nor all wrong.

@@ -11,6 +11,10 @@ from pathlib import Path
 import mlflow
 import pytest
 from helpers import Done, run_carsweep
+from tracked import mirrored_sweep
+
+from sweeps.run.remembered import recall
+from sweeps.spec.sweep_file import read_spec, write_file
 
 TINY = ["--set", "backbone=efficientnet_lite0", "image_size=32", "batch_size=8", "epochs=1", "experiments=[]"]
 
@@ -53,3 +57,18 @@ def test_a_copied_folder_of_runs_stands_on_its_own(tmp_path: Path, draw_tints: C
     os.umask(mask)
     assert {file.stat().st_mode & 0o444 for file in (copy / "artifacts").rglob("*")} == {0o444 & ~mask}
     assert json.loads((copy / "first" / "result.json").read_text())["tracking_uri"].endswith("copy/mlflow.db")
+
+
+def test_a_database_that_was_named_goes_with_its_folder_of_runs(tmp_path: Path) -> None:
+    """Also of older sweeps, which wrote its path down; another database of that name is not taken for it."""
+    mirrored_sweep(tmp_path / "old", "transfer", "mine", 1)
+    uri, file = f"sqlite:///{tmp_path / 'old' / 'mlflow.db'}", tmp_path / "old" / "mine" / "sweep.json"
+    write_file(file.parent, "sweep", uri, [read_spec(file.parent)])
+    assert json.loads(file.read_text())["tracking_uri"] is None
+    file.write_text(json.dumps({**json.loads(file.read_text()), "tracking_uri": uri}))
+    assert recall(tmp_path / "old", "mine").tracking_uri == uri
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert recall(tmp_path / "new", "mine").tracking_uri == f"sqlite:///{tmp_path / 'new' / 'mlflow.db'}"
+    file = tmp_path / "new" / "mine" / "sweep.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "id": "another"}))
+    assert recall(tmp_path / "new", "mine").tracking_uri == uri

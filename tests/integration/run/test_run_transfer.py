@@ -84,6 +84,25 @@ def test_the_model_has_its_card(first: Done, folder: Path) -> None:
     assert {place.read_text(encoding="utf-8") for place in places} == {card}
 
 
+def test_its_onnx_export_answers_as_the_registered_model_does(first: Done, folder: Path) -> None:
+    """In MLflow, on every test image: same columns, classes and errors, and probabilities within 0.001."""
+    pytest.importorskip("onnxscript", reason="needs the extra onnx, which the extra test has")
+    done = run_carsweep(folder, ["export", "transfer", "mobile", "--to", "onnx", "--json"])
+    assert done.code == 0, done.err
+    mlflow.set_tracking_uri(first.value["tracking_uri"])
+    mlflow.set_registry_uri(first.value["tracking_uri"])
+    registered = mlflow.pyfunc.load_model(first.value["registered"]["uri"])
+    paths = [*map(str, sorted((folder / "tints" / "test").rglob("*.png"))), str(folder / "gone.png")]
+    exported = mlflow.pyfunc.load_model(str(folder / "mobile"))
+    assert exported.metadata.signature == registered.metadata.signature
+    ours, theirs = registered.predict(paths), exported.predict(paths)
+    assert len(ours) == first.value["test"]["images"] + 1
+    for column in ("label", "top_labels", "error"):
+        assert theirs[column].tolist() == ours[column].tolist()
+    assert theirs["probability"].tolist() == pytest.approx(ours["probability"].tolist(), abs=1e-3)
+    assert ours["error"].tolist()[-1] == "the file is missing"
+
+
 def test_the_same_command_again_computes_nothing(first: Done, folder: Path) -> None:
     """A sweep that is done answers with the same object, and makes no stage and no new version."""
     made = stages_made(folder / "runs")

@@ -6,11 +6,14 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import mlflow
 import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
+from mlflow.models import Model
 from PIL import Image
 from tracked import tracked_sweep
 
@@ -20,7 +23,8 @@ from sweeps.results.result import Registered
 from sweeps.tracking.compat import store_in_use
 from sweeps.tracking.contest import FILES_TAG
 from sweeps.tracking.names import PREDICTIONS
-from sweeps.tracking.registry import TrialModel, requirements
+from sweeps.tracking.pyfunc import requirements
+from sweeps.tracking.registry import TrialModel
 from sweeps.tracking.store import Tracking
 
 
@@ -193,6 +197,27 @@ def test_registered_model_holds_no_pickle_and_has_a_signature(tracking: Tracking
     assert kinds <= {"", ".json", ".md", ".py", ".safetensors", ".txt", ".yaml", ".zip"}
     assert "top_probabilities" in (folder / "MLmodel").read_text(encoding="utf-8")
     assert (folder / "requirements.txt").read_text(encoding="utf-8").split() == requirements()
+
+
+def test_registered_model_has_an_input_example_that_nobody_tried(
+    tracking: Tracking, export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A drawn picture, as clients send one; the model is not loaded into the process that registers it."""
+    tried: list[Any] = []
+    monkeypatch.setattr(mlflow.pyfunc, "load_model", lambda *given, **_: tried.append(given))
+    registered = register(tracking, export, 0, refit=True)
+    monkeypatch.undo()
+    assert tried == []
+    source = tracking.client().get_model_version(registered.name, registered.version).source
+    with store_in_use(tracking.uri):
+        folder = download_artifacts(artifact_uri=source, dst_path=str(tmp_path))
+    model = Model.load(folder)
+    example = model.load_input_example(folder)
+    assert list(example.columns) == ["image"]
+    (wanted,) = load_export(export).predict(list(example["image"]))
+    sent = json.loads(model.get_serving_input(folder))
+    assert sent == {"dataframe_split": {"columns": ["image"], "data": example.to_numpy().tolist()}}
+    assert mlflow.pyfunc.load_model(folder).predict(example)["label"].tolist() == [wanted.label]
 
 
 def test_trial_without_a_run_is_refused_with_the_remedy(tracking: Tracking, export: Path) -> None:

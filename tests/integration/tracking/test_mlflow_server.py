@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import http.server
+import json
 import os
 import re
 import signal
@@ -28,6 +29,7 @@ from sweeps.spec.loading import load_spec
 from sweeps.spec.sweep_file import read_file, write_file
 from sweeps.tracking import promotion
 from sweeps.tracking.models import find_model
+from sweeps.tracking.moves import Move
 from sweeps.tracking.registry import TrialModel, load_model
 from sweeps.tracking.store import Tracking, check_tracking
 from sweeps.trial import TrialRecord
@@ -182,7 +184,7 @@ RECORDS = [trial(number, 4 + number, status) for number, status in enumerate(("c
 
 
 def test_sweep_and_model_reach_the_server(proxy: Proxy, tmp_path: Path, export: Path) -> None:
-    """Runs, artifacts and the model go through the server, this one in at most 40 requests, and it loads from it."""
+    """Runs, artifacts and the model go through the server, this one in at most 50 requests, and it loads from it."""
     tracking, warnings = check_tracking(proxy.uri, tmp_path / "elsewhere"), list[str]()
     mirror = mirror_of(tracking, "whole", warnings)
     for epochs in (0, 1, 2, 2):
@@ -193,7 +195,7 @@ def test_sweep_and_model_reach_the_server(proxy: Proxy, tmp_path: Path, export: 
     model, before = TrialModel(tracking, "transfer", "whole", 0), proxy.requests
     predictions = tmp_path / "test-predictions.npz"
     registered = model.register(export, metrics={}, test={}, details={}, predictions=predictions)
-    assert proxy.requests - before <= 40
+    assert proxy.requests - before <= 50
     assert mirror.close("complete")
     assert_in_line(tracking, "whole", [trial(0, 2, "complete")])
     pixels = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), dtype=np.uint8)
@@ -379,3 +381,69 @@ except InputError as error:
     finally:
         listening.kill()
         listening.wait()
+
+
+class Registry:
+    """The models of a real server, moved by whole commands in processes of their own."""
+
+    def __init__(self, uri: str, folder: Path, export: Path) -> None:
+        self.tracking, self._folder, self._export = check_tracking(uri, folder), folder, export
+        self.client, self.name, self._moves = self.tracking.client(), "carsweep-transfer", tuple[Move, ...]()
+        bring_in_line(self.tracking, "s1")
+
+    def register(self, number: int) -> None:
+        """Register a trial, which becomes challenger, with answers that are all right."""
+        answers = self._folder / "test-predictions.npz"
+        np.savez(answers, rows=np.arange(50), labels=np.arange(50) % 7, predicted=np.arange(50) % 7)
+        model = TrialModel(self.tracking, "transfer", "s1", number)
+        details = {"data": "cars", "test_images": "123"}
+        model.register(self._export, metrics={}, test={"test_accuracy": 1.0}, details=details, predictions=answers)
+
+    def start(self, *words: str) -> subprocess.Popen[str]:
+        """Start a command."""
+        command = [sys.executable, "-m", "sweeps.cli", *words, "transfer", "--tracking-uri", self.tracking.uri]
+        place = ["--out", str(self._folder), "--json"]
+        return subprocess.Popen([*command, *place], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def ends(self, *commands: subprocess.Popen[str]) -> list[tuple[int, str]]:
+        """Wait for commands; return their exit codes with what they answer, and require what always holds.
+
+        Records are added and never changed, each goes on where the one before ended, and the last one is true.
+        """
+        told = [command.communicate(timeout=300) for command in commands]
+        found = promotion.history(self.tracking, "transfer")
+        assert found.moves[: len(self._moves)] == self._moves
+        self._moves = found.moves
+        made = [(move.before, move.after) for move in found.moves if move.kind != "refusal"]
+        assert [before for before, _ in made] == [None, *(after for _, after in made[:-1])]
+        assert (made[-1][1], found.by_hand) == (found.champion, False)
+        assert "carsweep.moving" not in self.client.get_registered_model(self.name).tags
+        return [(one.returncode, out) for one, (out, _) in zip(commands, told, strict=True)]
+
+
+def test_whole_commands_at_once_leave_one_history(tmp_path: Path, export: Path) -> None:
+    """Promotions of one version, of two versions, and a rollback beside one: each moves all or nothing, and says so."""
+    port = free_port()
+    with server_on(port, tmp_path), Proxy(port) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        registry = Registry(proxy.uri, tmp_path, export)
+        for number in range(2):
+            registry.register(number)
+            same = registry.ends(*(registry.start("promote") for _ in range(2)))
+            said = sorted((code, json.loads(text)["moved"]) for code, text in same)
+            assert said == [(0, False), (0, True)], same
+
+        registry.register(2)
+        seen, first = proxy.requests, registry.start("promote")
+        while proxy.requests < seen + 8:  # it has read who is challenger, and asks for its files
+            assert first.poll() is None
+            time.sleep(0.01)
+        registry.client.set_registered_model_alias(registry.name, "challenger", "1")
+        (late, why), (code, _) = registry.ends(first, registry.start("promote"))
+        assert (late, code, "set meanwhile" in why) == (1, 0, True)
+        assert promotion.history(registry.tracking, "transfer").champion == "1"
+
+        registry.client.set_registered_model_alias(registry.name, "challenger", "3")
+        (one, _), (other, _) = registry.ends(registry.start("promote"), registry.start("rollback"))
+        assert (one, other) in {(0, 2), (1, 0), (0, 0)}
+        proxy.shutdown()

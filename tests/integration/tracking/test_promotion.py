@@ -22,7 +22,7 @@ from carcls.data.dataset import prepare_dataset
 from carcls.errors import InputError
 from carcls.evaluation.significance import wilson_interval
 from carcls.stages import StageStore
-from sweeps.tracking import promotion, registry
+from sweeps.tracking import promotion, pyfunc
 from sweeps.tracking.contest import FILES_TAG, Contest, Demands
 from sweeps.tracking.gates import GATES, Gate, GateAnswer
 from sweeps.tracking.models import ModelFiles
@@ -80,6 +80,7 @@ def register(tracking: Tracking, export: Path, tmp_path: Path) -> Register:
             test={"test_accuracy": 1 - len(wrong) / IMAGES},
             details={"data": "cars", "test_images": test_images},
             predictions=file,
+            card="carsweep serve --model NAME/VERSION",
         )
         if is_champion:
             crown(tracking, version.version)
@@ -242,7 +243,7 @@ def test_challenger_with_another_signature_is_refused(
     """Whoever reads the champion's columns must find them in the next champion."""
     register(range(10), is_champion=True)
     other = ModelSignature(outputs=Schema([ColSpec(DataType.string, "name")]))
-    monkeypatch.setattr(registry, "signature_of", lambda _: other)
+    monkeypatch.setattr(pyfunc, "signature_of", lambda _: other)
     register(range(0))
     outcome = refused(tracking)
     assert outcome.gate == "signature"
@@ -264,6 +265,8 @@ def test_versions_tested_on_different_images_are_not_compared(
 def test_a_registered_version_knows_the_champion_beside_it(tracking: Tracking, register: Register) -> None:
     """Its score with the interval, and the paired difference on the same images or why there is none."""
     first = register(range(20))
+    described = tracking.client().get_model_version(NAME, first).description
+    assert described.startswith(f"carsweep serve --model {NAME}/{first}\n")
     model = partial(TrialModel, tracking, "transfer", "s1")
     assert model(0).find().champion is None
     crown(tracking, first)
@@ -416,8 +419,8 @@ def test_more_columns_than_the_champions_are_welcome(
 ) -> None:
     """Whoever reads the champion's finds them."""
     register(range(10), is_champion=True)
-    more = [*registry.signature_of("transfer").outputs.inputs, ColSpec(DataType.double, "doubt")]
-    monkeypatch.setattr(registry, "signature_of", lambda _: ModelSignature(outputs=Schema(more)))
+    more = [*pyfunc.signature_of("transfer").outputs.inputs, ColSpec(DataType.double, "doubt")]
+    monkeypatch.setattr(pyfunc, "signature_of", lambda _: ModelSignature(outputs=Schema(more)))
     register(range(0))
     said = state_of(promote(tracking, "transfer", dry_run=True), "signature")
     assert said == ("passed", f"all {len(more) - 1} columns of the champion, and 1 more")
@@ -471,6 +474,27 @@ def test_a_forced_move_is_recorded_and_rolled_back(
     assert f"{NAME}: version {second} is champion, set by hand since the last move." in " ".join(out.split())
     assert max(map(len, out.splitlines())) <= 80
     assert rollback(tracking, "transfer", ModelFiles(tracking)).after == first
+
+
+@pytest.mark.usefixtures("without_loading")
+def test_a_move_is_recorded_last_and_in_the_room_that_there_is(
+    tracking: Tracking, register: Register, tmp_path: Path, run: Callable[..., tuple[int, str, str]]
+) -> None:
+    """Another machine's clock may be ahead; a server's tables take 5,000 characters, so that reasons have an end."""
+    first, _ = register(range(0), is_champion=True), register(range(10))
+    ahead = json.dumps({"at": "2999-01-01T00:00:00+00:00", "by": "ann", "from": None, "to": first})
+    tracking.client().set_registered_model_tag(NAME, "carsweep.rollback.29990101T000000.000000Z", ahead)
+    code, _, said = run("promote", "transfer", "--force", "--reason", "é" * 1001, "--out", tmp_path)
+    assert (code, "--reason must have at most 1,000 characters, got 1,001" in said) == (2, True)
+    assert run("promote", "transfer", "--force", "--reason", "é" * 1000, "--out", tmp_path)[0] == 0
+    found = history(tracking, "transfer")
+    assert ([move.kind for move in found.moves], found.by_hand) == (["rollback", "promotion"], False)
+    assert found.moves[-1].at < ahead[8:]
+    assert rollback(tracking, "transfer", ModelFiles(tracking), reason="x").after == first
+    assert history(tracking, "transfer").moves[-1].kind == "rollback"
+    tags = tracking.client().get_registered_model(NAME).tags
+    assert max(map(len, tags.values())) <= 5000
+    assert min(len(records(tracking, kind)) for kind in ("promotion", "rollback")) >= 1
 
 
 @pytest.mark.usefixtures("without_loading")

@@ -21,8 +21,9 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from carcls.export import load_export
+from carcls.export.formats import write_format
 from sweeps.tracking import model_code
-from sweeps.tracking.registry import signature_of
+from sweeps.tracking.pyfunc import pack_code, save_beside, save_model, signature_of
 from tests.served import Server, jpeg, picture, until, write_models
 
 
@@ -32,19 +33,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return write_models(tmp_path_factory.mktemp("models"))
 
 
-def _save(model: Path, place: Path, family: str) -> None:
-    mlflow.pyfunc.save_model(
-        place,
-        python_model=model_code.__file__,
-        artifacts={"export": str(model)},
-        pip_requirements=["torch"],
-        signature=signature_of(family),
-    )
+def _save(model: Path, place: Path, family: str) -> Path:
+    asked: dict[str, Any] = {"archive": pack_code(model.parent), "signature": signature_of(family), "accepts": ""}
+    save_model(place, export=model, **asked)
+    return place
 
 
 @contextmanager
-def _scoring(model: Path, place: Path, family: str, **variables: str) -> Iterator[Server]:
-    _save(model, place, family)
+def _scoring(place: Path, **variables: str) -> Iterator[Server]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(place), "-p", str(port)]
@@ -73,7 +69,7 @@ def _scoring(model: Path, place: Path, family: str, **variables: str) -> Iterato
 @pytest.fixture(scope="module")
 def server(models: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The classifier, served by MLflow."""
-    with _scoring(models[1], tmp_path_factory.mktemp("scored") / "model", "transfer") as server:
+    with _scoring(_save(models[1], tmp_path_factory.mktemp("scored") / "model", "transfer")) as server:
         yield server
 
 
@@ -139,7 +135,7 @@ def test_a_folder_can_be_opened_to_clients(models: list[Path], tmp_path: Path) -
     (tmp_path / "open" / "car.jpg").write_bytes(jpeg(4))
     (tmp_path / "closed.jpg").write_bytes(jpeg(4))
     folder = {"CARSWEEP_READ_FOLDER": str(tmp_path / "open")}
-    with _scoring(models[0], tmp_path / "model", "retrieval", **folder) as server:
+    with _scoring(_save(models[0], tmp_path / "model", "retrieval"), **folder) as server:
         names = ["car.jpg", str(tmp_path / "open" / "car.jpg"), "../closed.jpg", str(tmp_path / "closed.jpg"), "gone"]
         rows = _told(server, {"inputs": names})
         assert [row["error"] for row in rows] == [
@@ -150,6 +146,40 @@ def test_a_folder_can_be_opened_to_clients(models: list[Path], tmp_path: Path) -
         ]
         assert rows[0]["neighbour_images"][0] == "train/4.jpg"
         assert server.send("/invocations", {"nonsense": 1})[0] == 400
+
+
+REFUSING = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"torch", "torchvision", "timm", "ray", "sklearn", "optuna", "sweeps"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Refuse())
+"""
+
+
+def test_an_onnx_export_is_served_without_pytorch(models: list[Path], tmp_path: Path) -> None:
+    """In processes that cannot import it: the example in the model, every envelope, neighbours, errors, no files."""
+    pytest.importorskip("onnxscript", reason="needs the extra onnx, which the extra test has")
+    predictor, folder = load_export(models[0]), tmp_path / "exported"
+    for part in ("exported", "site"):
+        (tmp_path / part).mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(REFUSING)
+    write_format(predictor, "onnx", folder)
+    save_beside(folder, "retrieval")
+    with _scoring(folder, PYTHONPATH=str(tmp_path / "site")) as server:
+        code, _, answer = server.ask(
+            "/invocations", (folder / "serving_input_example.json").read_bytes(), content_type="application/json"
+        )
+        assert (code, answer["predictions"][0]["error"]) == (200, "")
+        image, secret = base64.b64encode(jpeg(5)).decode(), "no files are read here; send the image itself"
+        (wanted,) = predictor.predict([image])
+        for sent in ({"inputs": [image, "car.jpg"]}, {"dataframe_records": [{"image": image}, {"image": "car.jpg"}]}):
+            row, refused = _told(server, sent)
+            assert list(row) == signature_of("retrieval").outputs.input_names()
+            assert (row["label"], row["neighbour_images"]) == (wanted.label, [one.image for one in wanted.neighbours])
+            assert row["probability"] == pytest.approx(wanted.probability, abs=1e-3)
+            assert refused["error"].startswith(secret)
 
 
 @pytest.mark.parametrize("name", ["__pyfunc_model_path__", "_MLFLOW_IS_IN_SERVING_ENVIRONMENT", "MLSERVER_MODEL_URI"])

@@ -21,6 +21,7 @@ from carcls.data.dataset import Dataset, find_dataset, prepare_dataset, summariz
 from carcls.data.devkit import write_devkit
 from carcls.data.layouts import read_layout
 from carcls.data.manifest import ImageRecord
+from carcls.data.splits import Splits
 from carcls.errors import DataError
 from carcls.stages import StageStore
 
@@ -280,6 +281,26 @@ def test_a_data_set_that_was_read_is_found_without_reading_an_image(own_cars: Pa
     assert len(found.quarantined) == len(found.duplicates) == 1
     (own_cars / "train" / "a" / "00000.jpg").touch()
     assert find_dataset(config, read_layout(own_cars), stages) is None
+
+
+def test_a_sweep_keeps_the_splits_it_has_begun_with(own_cars: Path, tmp_path: Path) -> None:
+    """Where its images are the same, moved or not, however this version would cut them; other labels are other data."""
+    data = prepare(own_cars, tmp_path / "s")
+    cut = Splits(data.splits.validation, data.splits.train, data.splits.test)  # as no version does
+    moved = own_cars.rename(tmp_path / "moved")
+    config, stages = DataConfig(path=str(moved), margin=data.margin), StageStore(tmp_path / "s")
+    for begun in (replace(data, splits=cut), as_before(replace(data, splits=cut))):
+        kept = prepare_dataset(config, stages, SIZE, begun=begun)
+        assert (kept.digest, kept.manifest.root) == (begun.digest, moved)
+        assert find_dataset(config, read_layout(moved), stages, begun) is not None
+    (moved / "train" / "a" / "00000.jpg").rename(moved / "train" / "b" / "more.jpg")
+    for begun in (replace(data, splits=cut), as_before(replace(data, splits=cut))):
+        assert prepare_dataset(config, stages, SIZE, begun=begun).digest not in (data.digest, begun.digest)
+
+
+def as_before(data: Dataset) -> Dataset:
+    """Return a data set as a version wrote it that named no layout and had no validation images of their own."""
+    return replace(data, manifest=replace(data.manifest, layout="", digest="of another version"))
 
 
 def test_saved_data_set_loads_the_same(own_cars: Path, tmp_path: Path) -> None:

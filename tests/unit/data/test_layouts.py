@@ -15,7 +15,7 @@ from scipy.io import savemat
 from carcls.data import devkit
 from carcls.data.config import DataConfig
 from carcls.data.dataset import prepare_dataset, summarize
-from carcls.data.files import EXTENSIONS, Folder
+from carcls.data.files import EXTENSIONS, FORMATS, Folder
 from carcls.data.layouts import READERS, Reader, read_layout
 from carcls.data.manifest import ImageRecord, Manifest
 from carcls.data.splits import listing_notes
@@ -130,13 +130,16 @@ def test_a_validation_folder_is_kept_or_cut_anew_as_the_config_says(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    "folders", ["cars_train cars_test", "train test", "images thumbnails", "a_train/a_train a_test/a_test"]
+    "folders",
+    ["train test", "images thumbnails", "a_train/a_train a_test/a_test", "part1 part2", "a/img a/jpg", "Photos Raw"],
 )
 def test_splits_of_unsorted_images_are_no_classes(tmp_path: Path, folders: str) -> None:
-    """Folders named after splits, or pictures in two sizes, are refused with the layouts that are read."""
+    """Folders named after splits, sizes or heaps are refused with the layouts that are read, unless they are meant."""
     write_folders(tmp_path, dict.fromkeys(folders.split(), 4))
-    with pytest.raises(DataError, match=r"must be in a known layout, got .* Looked for cars_train_annos\.mat"):
+    with pytest.raises(DataError, match=r"must be in a known layout, got .* Looked for CUB-200-2011, .*, Stanford Car"):
         read_layout(tmp_path)
+    if all("/" not in folder for folder in folders.split()):
+        assert read_layout(tmp_path, DataConfig(depth=1)).classes == tuple(sorted(folders.split()))
 
 
 def test_a_class_is_one_in_either_spelling(tmp_path: Path) -> None:
@@ -148,16 +151,14 @@ def test_a_class_is_one_in_either_spelling(tmp_path: Path) -> None:
     assert [image.label for image in listed.images] == [0, 0, 1, 1, 0, 0]
 
 
-def test_a_class_in_latin_1_can_be_printed(tmp_path: Path) -> None:
-    """Bytes of a name that are no UTF-8 are read as older archives mean them; the images are found, and remembered."""
-    write_folders(tmp_path, {"train/a": 2, "train/b": 2, "test/a": 1})
-    for split in ("train", "test"):
-        (tmp_path / split / "a").rename(os.fsdecode(os.fsencode(tmp_path / split) + b"/Citro\xebn"))
-    listed = read_layout(tmp_path)
-    assert listed.classes == ("Citroën", "b")
-    assert all((tmp_path / image.path).is_file() for image in listed.images)
-    read = listed.with_contents(tmp_path / "cache.json")
-    assert listed.with_contents(tmp_path / "cache.json", read=False) == read
+@pytest.mark.parametrize("name", [b"train/Citro\xebn", b"train/a/Citro\xebn.jpg"])
+def test_a_name_that_is_no_utf_8_is_refused(tmp_path: Path, name: bytes) -> None:
+    """Nobody could print it, and which letters its bytes mean is not known; how to rename it is said."""
+    write_folders(tmp_path, {"train/a": 2, "train/b": 2, "test/b": 1})
+    old = tmp_path / ("train/a/0.jpg" if name.endswith(b"jpg") else "train/a")
+    old.rename(os.fsdecode(os.fsencode(tmp_path) + b"/" + name))
+    with pytest.raises(DataError, match=r"must be UTF-8, got 'train/.*Citro\\xebn.* Rename them"):
+        read_layout(tmp_path)
 
 
 def test_only_subfolder_with_a_layout_is_looked_into(tmp_path: Path) -> None:
@@ -179,7 +180,7 @@ def test_a_layout_is_one_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         )
 
     monkeypatch.setattr("carcls.data.layouts.READERS", [Reader("images.csv", read_table), *READERS])
-    with pytest.raises(DataError, match=r"Looked for images\.csv, cars_train_annos\.mat"):
+    with pytest.raises(DataError, match=r"Looked for images\.csv, CUB-200-2011"):
         read_layout(tmp_path)
     write_folders(tmp_path, {"one": 1, "two": 1})
     (tmp_path / "images.csv").write_text("one/0.jpg,1\ntwo/0.jpg,0\n")
@@ -313,22 +314,36 @@ def test_files_of_other_extensions_are_counted(tmp_path: Path, layout: dict[str,
     """How many files are left out for their extension is said, with the extensions; archive litter is not counted."""
     write_folders(tmp_path, layout)
     first, second = [tmp_path / folder for folder in layout][:2]
-    for name in ("1.heic", "2.HEIC", "3.txt", "NOTES", "Thumbs.db", ".DS_Store"):
+    for name in ("1.xcf", "2.XCF", "3.txt", "NOTES", "Thumbs.db", ".DS_Store"):
         (first / name).write_bytes(b"x")
-    (second / "4.heic").write_bytes(b"x")
+    (second / "4.xcf").write_bytes(b"x")
     (second / "folder").mkdir()
     (note,) = read_layout(tmp_path).notes
-    extensions = "3 .heic, 1 without one, 1 .txt"
+    extensions = "3 .xcf, 1 without one, 1 .txt"
     assert note.startswith(f"5 of 13 files are left out: by their extension ({extensions}) they are no images of JPEG,")
 
 
 def test_one_of_a_thing_is_said_as_one(tmp_path: Path) -> None:
     """One file that is left out, and one folder without images."""
     write_folders(tmp_path, {"a": 5, "b": 3, "c": 0})
-    (tmp_path / "a" / "1.heic").write_bytes(b"x")
+    (tmp_path / "a" / "1.xcf").write_bytes(b"x")
     files, folders = read_layout(tmp_path).notes
-    assert files.startswith("1 of 9 files is left out: by its extension (1 .heic) it is no image of JPEG")
+    assert files.startswith("1 of 9 files is left out: by its extension (1 .xcf) it is no image of JPEG")
     assert folders.endswith("holds no images and is no class, such as 'c'.")
+
+
+@pytest.mark.skipif("HEIF" in FORMATS, reason="pillow-heif is installed")
+def test_images_of_phones_say_what_would_read_them(tmp_path: Path) -> None:
+    """Whether some or all of the images are HEIC."""
+    write_folders(tmp_path, {"a": 2, "b": 2})
+    for name in ("a", "b"):
+        (tmp_path / name / "IMG_1.HEIC").write_bytes(b"x")
+    (note,) = read_layout(tmp_path).notes
+    assert note.endswith("TIFF, PPM, JPEG2000. HEIC images are read after: pip install 'carsweep[heic]'.")
+    for file in tmp_path.rglob("*.jpg"):
+        file.unlink()
+    with pytest.raises(DataError, match=r"HEIC images are read after: pip install 'carsweep\[heic\]'\.$"):
+        read_layout(tmp_path)
 
 
 def test_what_is_written_as_a_devkit_is_read_as_it_was(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
 from functools import partial
@@ -10,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from carcls.data.decode import read_square, read_squares
+from carcls.data.decode import open_image, read_square, read_squares
 from carcls.data.files import EXTENSIONS, FORMATS
 from carcls.data.manifest import Box
 from carcls.errors import UnreadableImage
@@ -42,10 +43,17 @@ def close(left: object, right: object, tolerance: int = 12) -> bool:
     return bool(np.abs(np.array(left, int) - np.array(right, int)).max() <= tolerance)
 
 
+def know_all_formats() -> None:
+    """Open something, after which Pillow knows the formats of optional packages."""
+    with pytest.raises(UnidentifiedImageError):
+        open_image(io.BytesIO(b"nothing"))
+
+
 @pytest.mark.parametrize("suffix", [*sorted(EXTENSIONS - {".pgm", ".pbm"}), "cmyk.jpg", "palette.png"])
 def test_every_format_loads_the_same_picture(tmp_path: Path, suffix: str) -> None:
     """The four colours are where they were drawn, whatever the format: CMYK is no negative, palettes are looked up."""
     path, image = tmp_path / f"image{suffix}", quarters()
+    know_all_formats()
     if "palette" in suffix:
         image = image.quantize(8)
     elif "cmyk" in suffix:
@@ -58,6 +66,7 @@ def test_every_format_loads_the_same_picture(tmp_path: Path, suffix: str) -> Non
 
 def test_pillow_reads_the_formats_and_knows_their_extensions() -> None:
     """The list is Pillow's own, of what this installation opens; MPO is what JPEG's plug-in makes of several."""
+    know_all_formats()
     known = Image.registered_extensions()
     assert {extension: known[extension] for extension in EXTENSIONS} == {
         extension: "MPO" if extension == ".mpo" else name for name, all_of in FORMATS.items() for extension in all_of

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,10 +16,12 @@ import torch
 from PIL import Image
 
 from carcls.config import TrialConfig
+from carcls.errors import InputError
 from carcls.evaluation.confidence import Confidence
 from carcls.export import Predictor, load_export, write_export
 from carcls.export.engines import TorchEngine
 from carcls.export.formats import compare_answers, count_hits, onnx_runtime, write_format, write_int8, write_preprocess
+from carcls.export.onnx_engine import OnnxEngine
 from carcls.models.classifier import build_classifier
 from carcls.neighbours.gallery import Gallery
 
@@ -49,13 +52,15 @@ def _exported(folder: Path, kind: str) -> Predictor:
         classifier.head.weight *= 40
     if kind != "classifier":
         settings = TrialConfig.model_validate({"family": "retrieval", **KINDS[kind]})
-        shown = _pictures(0, 60)
+        shown = _pictures(7, 60)
         shown[59] = shown[0]
         embeddings = TorchEngine(classifier, SIZE, settings.pooling)(shown)
         images = tuple(f"train/{place}.jpg" for place in range(60))
         gallery = replace(Gallery.fitted(settings, embeddings, LABELS), images=images)
-    confidence = Confidence(temperature=1.7, smoothing=0.01 if gallery else 0.0)
-    write_export(folder, classifier, CONFIG, classes=CLASSES, margin=0.0, gallery=gallery, confidence=confidence)
+    confidence = Confidence(1.7, 0.01 if gallery else 0.0, images=9, curve=((0.2, 0.5), (0.6, 0.9)))
+    more = {"thumbnails": [bytes([place]) * 9 for place in range(60)]} if gallery else {}
+    asked = {"margin": 0.0, "gallery": gallery, "confidence": confidence, **more}
+    write_export(folder, classifier, CONFIG, classes=CLASSES, **asked)
     return load_export(folder)
 
 
@@ -63,6 +68,15 @@ def _exported(folder: Path, kind: str) -> Predictor:
 def predictor(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
     """A loaded model of each kind."""
     return _exported(tmp_path_factory.mktemp("exported"), request.param)
+
+
+@pytest.fixture(scope="module")
+def onnx(predictor: Predictor, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same model as ONNX; its folder."""
+    folder = tmp_path_factory.mktemp("onnx")
+    write_format(predictor, "onnx", folder)
+    write_preprocess(folder, predictor, {})
+    return folder
 
 
 @pytest.mark.parametrize("kind", ["onnx", "pt2", "safetensors"])
@@ -93,31 +107,27 @@ def test_another_model_is_told_apart(tmp_path: Path) -> None:
     assert found.difference > 1e-3
 
 
-def test_neighbours_are_in_the_graph(predictor: Predictor, tmp_path: Path) -> None:
+def test_neighbours_are_in_the_graph(predictor: Predictor, onnx: Path) -> None:
     """ONNX names the places in the gallery and their distances, of equally near ones the first one first."""
     import onnxruntime
 
-    write_format(predictor, "onnx", tmp_path)
-    write_preprocess(tmp_path, predictor, {})
-    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(onnx / "model.onnx")
     names = [output.name for output in session.get_outputs()]
-    assert list(json.loads((tmp_path / "preprocess.json").read_text())["outputs"]) == names
+    assert list(json.loads((onnx / "preprocess.json").read_text())["outputs"]) == names
     if predictor.gallery is None:
         return
-    images = (_pictures(0, 1).transpose(0, 3, 1, 2) / np.float32(255)).astype(np.float32)
+    images = (_pictures(7, 1).transpose(0, 3, 1, 2) / np.float32(255)).astype(np.float32)
     backbone = predictor.engine.network.backbone  # type: ignore[attr-defined]
     images = (images - np.float32(backbone.mean)[:, None, None]) / np.float32(backbone.std)[:, None, None]
     places, distances = session.run(["neighbours", "distances"], {"images": images})
-    near = predictor.predict(_pictures(0, 1))[0].neighbours
+    near = predictor.predict(_pictures(7, 1))[0].neighbours
     assert places[0].tolist() == [one.place for one in near]
     assert places[0, :2].tolist() == [0, 59]
     assert distances[0] == pytest.approx([one.distance for one in near], rel=1e-3, abs=2e-3)
 
 
-def test_the_example_needs_neither_torch_nor_carcls(predictor: Predictor, tmp_path: Path) -> None:
+def test_the_example_needs_neither_torch_nor_carcls(predictor: Predictor, onnx: Path, tmp_path: Path) -> None:
     """In a process that can import neither it says what the model does of files of all kinds, in few lines."""
-    write_format(predictor, "onnx", tmp_path)
-    write_preprocess(tmp_path, predictor, {})
     images = [tmp_path / name for name in ("large.jpg", "turned.jpg", "gray.png", "clear.png", "cmyk.jpg")]
     pictures = [Image.fromarray(one) for one in _pictures(2, 5)]
     exif = Image.Exif()
@@ -130,14 +140,14 @@ def test_the_example_needs_neither_torch_nor_carcls(predictor: Predictor, tmp_pa
     pictures[4].convert("CMYK").save(images[4])
     blocked = "import runpy, sys; sys.modules.update(dict.fromkeys(('torch', 'carcls', 'sweeps')))\n"
     code = f"{blocked}sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    command = [sys.executable, "-c", code, tmp_path / "example.py", *images]
+    command = [sys.executable, "-c", code, onnx / "example.py", *images]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     said = [line.split("\t") for line in done.stdout.splitlines()]
     wanted = predictor.predict(images)
     assert [row[:2] for row in said] == [[str(path), one.label] for path, one in zip(images, wanted, strict=True)]
     assert [float(row[2]) for row in said] == pytest.approx([one.probability for one in wanted], abs=5e-3)
-    assert len((tmp_path / "example.py").read_text().splitlines()) < 35
+    assert len((onnx / "example.py").read_text().splitlines()) < 35
 
 
 def test_eight_bits_are_smaller_and_answer_much_alike(tmp_path: Path) -> None:
@@ -151,3 +161,85 @@ def test_eight_bits_are_smaller_and_answer_much_alike(tmp_path: Path) -> None:
     (tmp_path / "model.onnx").unlink()
     assert compare_answers(predictor, onnx_runtime(predictor, tmp_path / "model-int8.onnx"), None).images == 64
     assert not list(tmp_path.glob("*prepared*"))
+
+
+def test_an_onnx_export_is_loaded_and_answers_as_its_model(predictor: Predictor, onnx: Path) -> None:
+    """Same classes, probabilities, neighbours with thumbnails, and unknowns, by any k and distance."""
+    loaded = load_export(onnx)
+    assert isinstance(loaded.engine, OnnxEngine)
+    assert (loaded.classes, loaded.confidence) == (predictor.classes, predictor.confidence)
+    pairs = [(loaded, predictor)]
+    if predictor.gallery is not None:
+        pairs += [(loaded.asking(2, "cosine"), predictor.asking(2, "cosine"))]
+        assert [loaded.thumbnail(place) for place in (0, 59, 60)] == [bytes(9), bytes([59]) * 9, None]
+    for ours, theirs in pairs:
+        for count in (0, 1, 45):
+            pictures = list(_pictures(1, count))
+            for said, wanted in zip(ours.predict(pictures), theirs.predict(pictures), strict=True):
+                assert said.label == wanted.label
+                assert dict(said.top) == pytest.approx(dict(wanted.top), abs=1e-4)
+                assert [one.place for one in said.neighbours] == [one.place for one in wanted.neighbours]
+                near = [one.distance for one in wanted.neighbours]
+                assert [one.distance for one in said.neighbours] == pytest.approx(near, rel=1e-3)
+    most = max(one.probability for one in predictor.predict(list(_pictures(1, 9))))
+    unsure = [replace(each, confidence=replace(each.confidence, curve=((most + 0.01, 0.9),))) for each in pairs[0]]
+    for each in unsure:
+        assert {one.label for one in each.answers(_pictures(1, 9), abstain=0.9)} == {"unknown"}
+
+
+BLOCKED = """
+import json, sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"torch", "torchvision", "timm", "ray", "sklearn", "optuna", "scipy", "mlflow"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Refuse())
+from carcls.errors import InputError
+from carcls.export import load_export
+loaded = load_export(sys.argv[1])
+(said,) = loaded.predict(sys.argv[2])
+near = [[one.image, one.label] for one in said.neighbours]
+shown = bool(near) and loaded.thumbnail(said.neighbours[0].place) is not None
+try:
+    load_export(sys.argv[3])
+except InputError as error:
+    print(json.dumps([said.label, said.probability, near, shown, str(error)]))
+"""
+
+
+def test_an_onnx_export_needs_no_pytorch(predictor: Predictor, onnx: Path, tmp_path: Path) -> None:
+    """A process in which nothing of it can be imported gives the model's answers, and says what others need."""
+    Image.fromarray(_pictures(1, 1)[0]).save(tmp_path / "car.png")
+    command = [sys.executable, "-c", BLOCKED, str(onnx), str(tmp_path / "car.png"), str(predictor.folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    label, probability, near, shown, refused = json.loads(done.stdout)
+    (wanted,) = predictor.predict(tmp_path / "car.png")
+    assert (label, near) == (wanted.label, [[one.image, one.label] for one in wanted.neighbours])
+    assert probability == pytest.approx(wanted.probability, abs=1e-4)
+    assert shown == (predictor.gallery is not None)
+    assert "needs torch, which is not installed. Install it, or ask an export to ONNX" in refused
+
+
+def test_a_damaged_onnx_export_is_refused(onnx: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A changed byte, a graph of another size or with other outputs, a missing file, a missing onnxruntime."""
+    folder = shutil.copytree(onnx, tmp_path / "copy")
+    file, described = folder / "model.onnx", json.loads((folder / "model.json").read_text())
+    whole = file.read_bytes()
+
+    def refused(message: str) -> None:
+        with pytest.raises(InputError, match=message):
+            load_export(folder)
+
+    file.write_bytes(whole[:-8] + bytes([whole[-8] ^ 1]) + whole[-7:])
+    refused(r"model\.onnx must be as it was exported, but it has another content")
+    file.unlink()
+    refused(r"model\.onnx must be as it was exported, but it is missing")
+    file.write_bytes(whole)
+    for change in ({"image_size": 96}, {"mean": [0.5]}, {"classes": ["one"]}, {"kind": "other"}):
+        (folder / "model.json").write_text(json.dumps(described | change))
+        if change != {"kind": "other"} or "gallery" in described:
+            refused("must hold the whole model that its model.json describes")
+    (folder / "model.json").write_text(json.dumps(described))
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    refused("model.onnx needs onnxruntime. Run: pip install onnxruntime")

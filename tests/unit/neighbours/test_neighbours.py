@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -10,11 +12,21 @@ from sklearn.neighbors import NearestNeighbors
 
 from carcls.config import Distance
 from carcls.errors import InputError
-from carcls.neighbours.search import BrokenEmbedding, _Table, _Vectors, find_neighbours
+from carcls.neighbours.exact import BrokenEmbedding, Neighbours, find_plainly, lengths_of
+from carcls.neighbours.search import _Table, _Vectors, find_neighbours
 
 SHAPES = [(7, 5, 3), (40, 60, 16), (120, 300, 64), (33, 700, 257)]
 DISTANCES = ["euclidean", "cosine"]
 TYPES = (torch.bfloat16, torch.float32)
+
+
+def plainly(queries: NDArray[np.float32], gallery: NDArray[np.float32], k: int, distance: Distance) -> Neighbours:
+    """Search with NumPy alone."""
+    return find_plainly(queries, gallery, lengths_of(gallery), k, distance)
+
+
+SEARCHES = pytest.mark.parametrize("find", [find_neighbours, plainly])
+Search = Callable[[NDArray[np.float32], NDArray[np.float32], int, Distance], Neighbours]
 
 
 def embeddings(count: int, width: int, seed: int, offset: float = 0.0) -> NDArray[np.float32]:
@@ -37,14 +49,15 @@ def nearest(queries: NDArray[np.float32], gallery: NDArray[np.float32], k: int) 
     return np.argsort((differences**2).sum(axis=2), axis=1, kind="stable")[:, :k]
 
 
+@SEARCHES
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize(("q", "g", "d"), SHAPES)
 @pytest.mark.parametrize("k", [1, 3, 50])
-def test_neighbours_are_those_of_scikit_learn(distance: Distance, q: int, g: int, d: int, k: int) -> None:
+def test_neighbours_are_those_of_scikit_learn(find: Search, distance: Distance, q: int, g: int, d: int, k: int) -> None:
     """On random embeddings, which have no ties, indices are equal and distances agree to ten digits."""
     queries, gallery = embeddings(q, d, 0), embeddings(g, d, 1)
     k = min(k, g)
-    found = find_neighbours(queries, gallery, k, distance)
+    found = find(queries, gallery, k, distance)
     indices, distances = reference(queries, gallery, k, distance)
     assert (found.indices == indices).all()
     assert np.allclose(found.distances, distances, rtol=1e-8, atol=1e-7)
@@ -64,8 +77,9 @@ def test_memory_does_not_change_the_answer(
     assert (whole.distances == blocked.distances).all()
 
 
+@SEARCHES
 @pytest.mark.parametrize("case", ["far from zero", "near ties"])
-def test_what_a_float32_product_cannot_tell_is_settled_in_float64(case: str) -> None:
+def test_what_a_float32_product_cannot_tell_is_settled_in_float64(find: Search, case: str) -> None:
     """Where the product loses every digit, or images differ by less than it can tell, the order is the true one."""
     if case == "near ties":
         queries = embeddings(1, 64, 9)
@@ -73,7 +87,7 @@ def test_what_a_float32_product_cannot_tell_is_settled_in_float64(case: str) -> 
         gallery[:, 0] += np.random.default_rng(10).permutation(300).astype(np.float32) * 1e-5
     else:
         queries, gallery = embeddings(30, 32, 7, offset=3000.0), embeddings(400, 32, 8, offset=3000.0)
-    found = find_neighbours(queries, gallery, 25, "euclidean")
+    found = find(queries, gallery, 25, "euclidean")
     assert (found.indices == nearest(queries, gallery, 25)).all()
 
 
@@ -96,37 +110,63 @@ def test_numbers_of_either_type_give_the_same_answer(
     assert (found.indices == np.argsort(every, axis=1, kind="stable")[:, :12]).all()
 
 
-def test_zeros_have_similarity_zero_with_everything() -> None:
+@SEARCHES
+def test_zeros_have_similarity_zero_with_everything(find: Search) -> None:
     """A zero vector is at cosine distance 1 from all, itself included: no NaN, no error."""
     gallery = np.concatenate([np.zeros((2, 4), np.float32), -np.eye(4, dtype=np.float32)])
-    found = find_neighbours(np.array([[0, 0, 0, 0], [1, 0, 0, 0]], np.float32), gallery, 6, "cosine")
+    found = find(np.array([[0, 0, 0, 0], [1, 0, 0, 0]], np.float32), gallery, 6, "cosine")
     assert (found.indices[0] == np.arange(6)).all()
     assert (found.distances[0] == 1).all()
     assert found.distances[1].tolist() == [1, 1, 1, 1, 1, 2]
 
 
+@SEARCHES
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_broken_embeddings_fail_the_trial(value: float) -> None:
+def test_broken_embeddings_fail_the_trial(find: Search, value: float) -> None:
     """NaN and infinity are counted and named, on either side."""
     whole, broken = embeddings(5, 3, 11), embeddings(5, 3, 12)
     broken[1:3, 0] = value
     with pytest.raises(BrokenEmbedding, match="2 of 5 gallery embeddings"):
-        find_neighbours(whole, broken, 1, "cosine")
+        find(whole, broken, 1, "cosine")
     with pytest.raises(BrokenEmbedding, match="2 of 5 query embeddings"):
-        find_neighbours(broken, whole, 1, "euclidean")
+        find(broken, whole, 1, "euclidean")
 
 
+@SEARCHES
 @pytest.mark.parametrize("k", [0, 6])
-def test_k_beyond_the_gallery_is_refused(k: int) -> None:
+def test_k_beyond_the_gallery_is_refused(find: Search, k: int) -> None:
     """The message says how many there are."""
     with pytest.raises(InputError, match="k must be from 1 to 5"):
-        find_neighbours(embeddings(2, 3, 13), embeddings(5, 3, 14), k, "euclidean")
+        find(embeddings(2, 3, 13), embeddings(5, 3, 14), k, "euclidean")
 
 
-def test_no_queries_have_no_neighbours() -> None:
+@SEARCHES
+def test_no_queries_have_no_neighbours(find: Search) -> None:
     """Nothing asked, nothing answered."""
-    found = find_neighbours(np.zeros((0, 3), np.float32), embeddings(5, 3, 15), 2, "cosine")
+    found = find(np.zeros((0, 3), np.float32), embeddings(5, 3, 15), 2, "cosine")
     assert found.indices.shape == found.distances.shape == (0, 2)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-6, 1.0, 1e6, 1e25])
+@pytest.mark.parametrize("distance", DISTANCES)
+def test_both_searches_say_the_same(distance: Distance, scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Duplicates, zeros, and numbers whose products are too small or too large for float32; in blocks of any size."""
+    gallery = np.concatenate([vectors(300, 4, scale), np.zeros((3, 48), np.float32)])
+    gallery[50:150:2] = gallery[7]
+    queries = np.concatenate([vectors(20, 5, scale), gallery[[7, 302]]])
+    wide = [each.astype(np.float64) / scale for each in (queries, gallery)]
+    every = ((wide[0][:, None] - wide[1]) ** 2).sum(axis=2)
+    if distance == "cosine":
+        asked, held = (each / np.maximum(np.linalg.norm(each, axis=1, keepdims=True), 1e-9) for each in wide)
+        every = 1 - np.einsum("qd,gd->qg", asked, held).round(12)
+    for block_bytes in (1, 2**26):
+        monkeypatch.setattr("carcls.neighbours.exact._BLOCK_BYTES", block_bytes)
+        found = plainly(queries, gallery, 12, distance)
+        assert (found.indices == np.argsort(every, axis=1, kind="stable")[:, :12]).all()
+    if 1e-10 < scale < 1e10:
+        quick = find_neighbours(queries, gallery, 12, distance)
+        assert (quick.indices == found.indices).all()
+        assert (quick.distances == found.distances).all()
 
 
 def vectors(count: int, seed: int, scale: float = 1.0) -> NDArray[np.float32]:

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from sklearn.neighbors import KNeighborsClassifier
 
 from carcls.config import Vote
-from carcls.neighbours.search import Neighbours, find_neighbours
+from carcls.neighbours.exact import Neighbours
+from carcls.neighbours.search import find_neighbours
 from carcls.neighbours.votes import count_votes
 
 VOTES: list[Vote] = ["uniform", "distance", "softmax"]

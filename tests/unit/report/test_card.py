@@ -41,7 +41,8 @@ def test_every_number_is_that_of_the_files(facts: Facts) -> None:
     assert data is not None
     assert isinstance(result.test, TestEvaluation)
     assert result.best is not None
-    assert f"| {percent(result.test.metrics['test_accuracy'])} | 40.0% to 60.0% | {len(data.splits.test)} |" in card
+    accuracy = percent(result.test.metrics["test_accuracy"])
+    assert f"- {accuracy} of {len(data.splits.test)} test images; 95% interval 40.0% to 60.0%\n" in card
     assert percent(result.best.metrics["val_accuracy"]) in card
     assert f"digest `{result.data.digest}`" in card
     assert "best of 12 trials (1 seed)" in card

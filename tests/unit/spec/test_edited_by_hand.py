@@ -114,9 +114,9 @@ def test_images_that_are_gone_are_asked_for_where_they_were_moved(
     begin(tmp_path / "mine", spec_of("mine", here))
     assert resume(tmp_path) == MISTAKE
     (told,) = capfd.readouterr().err.splitlines()
-    assert "carsweep resume mine --set data.path=NEW" in told
+    assert "carsweep resume mine --data NEW" in told
     assert f"ln -s NEW {here}" in told
-    assert resume(tmp_path, "--dry-run", "--set", f"data.path={there}") == DONE
+    assert resume(tmp_path, "--dry-run", "--data", str(there)) == DONE
     assert f"changed: data.path {here} -> {there}" in capfd.readouterr().err
     here.symlink_to(there)
     assert resume(tmp_path, "--dry-run") == DONE
