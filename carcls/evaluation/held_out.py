@@ -15,8 +15,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from carcls.evaluation.metrics import softmax
-
 FOLDS, SHRINKAGE = 5, 0.8
 """So strong a shrinkage costs some accuracy, and ranks wrong labels best (docs/decisions.md)."""
 BLOCK, SAMPLE = 2048, 4096
@@ -57,9 +55,11 @@ class HeldOutHeads:
         return replace(raw, temperature=raw._fitted_temperature(labels))
 
     def answers(self) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
-        """Yield positions int64 [b] of all images in blocks, with probabilities float32 [b, c]."""
+        """Yield positions int64 [b] of all images in blocks, with logarithms of probabilities float32 [b, c]."""
+        from scipy.special import log_softmax
+
         for at, block in _blocks_of(self.features):
-            yield at, softmax(self._logits(at, block) / self.temperature)
+            yield at, log_softmax(self._logits(at, block) / self.temperature, axis=1)
 
     def _logits(self, at: NDArray[np.int64], block: NDArray[np.float32]) -> NDArray[np.float32]:
         said, folds = np.empty((len(block), len(self.heads[0][1])), np.float32), self.folds[at]
@@ -70,7 +70,7 @@ class HeldOutHeads:
     def _fitted_temperature(self, labels: NDArray[np.int64]) -> float:
         """Return the temperature that makes the labels of some images likeliest (Guo et al. 2017)."""
         from scipy.optimize import minimize_scalar
-        from scipy.special import logsumexp
+        from scipy.special import log_softmax
 
         chosen = np.zeros(len(labels), bool)
         chosen[np.linspace(0, len(labels) - 1, SAMPLE).astype(np.int64)] = True
@@ -78,9 +78,8 @@ class HeldOutHeads:
         logits, own = np.concatenate(parts), labels[chosen]
 
         def loss(log: float) -> float:
-            scaled = logits * np.exp(-log)
-            spread = logsumexp(scaled, axis=1) - scaled[np.arange(len(own)), own]
-            return float(np.minimum(spread, 1e3).mean())  # a class that only the image's own fold has is impossible
+            likely = log_softmax(logits * np.exp(-log), axis=1)[np.arange(len(own)), own]
+            return -float(np.maximum(likely, -1e3).mean())  # a class that only the image's own fold has is impossible
 
         return float(np.exp(minimize_scalar(loss, bounds=(-2.0, 6.0), method="bounded").x))
 

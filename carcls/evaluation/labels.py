@@ -44,19 +44,21 @@ def suspicious_labels(
 
     Args:
         labels: int64 [n], in [0, c).
-        blocks: positions int64 [b] of images, and the probabilities float32 [b, c] of their classes; each image once.
+        blocks: positions int64 [b] of images, and the logarithms of their classes' probabilities float32 [b, c], which
+            tell impossible labels apart; each image once.
 
     >>> answers = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.45, 0.55], [0.05, 0.95]], np.float32)
-    >>> issues, accuracy = suspicious_labels(np.array([0, 0, 1, 0, 0]), [(np.arange(5), answers)])
+    >>> issues, accuracy = suspicious_labels(np.array([0, 0, 1, 0, 0]), [(np.arange(5), np.log(answers))])
     >>> [one.image for one in issues], accuracy
     ([4, 3], 0.6)
     """
     answered, given, sure = np.zeros(len(labels), np.int64), np.zeros(len(labels)), np.zeros(len(labels))
-    for at, probabilities in blocks:
-        answered[at] = probabilities.argmax(axis=1)
-        given[at] = probabilities[np.arange(len(at)), labels[at]]
-        sure[at] = probabilities.max(axis=1)
+    for at, likely in blocks:
+        answered[at] = likely.argmax(axis=1)
+        given[at] = likely[np.arange(len(at)), labels[at]]
+        sure[at] = likely.max(axis=1)
     wrong = np.flatnonzero(answered != labels)
     ranked = wrong[np.argsort(given[wrong], kind="stable")][: max(LEAST_SHOWN, round(SHARE_SHOWN * len(labels)))]
+    given, sure = np.exp(given), np.exp(sure)
     issues = [LabelIssue(row, int(answered[row]), float(given[row]), float(sure[row])) for row in ranked.tolist()]
     return issues, 1 - len(wrong) / max(1, len(labels))
