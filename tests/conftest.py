@@ -106,3 +106,20 @@ def run_while_held() -> Callable[[Callable[[], Any], Path, Sequence[Path]], Any]
             return running.result()
 
     return run
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """A retrieval model and a classifier, both small, to be served."""
+    from tests.served import write_models  # loads PyTorch, which most tests do without
+
+    return write_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def server(models: list[Path]) -> Iterator[Any]:
+    """A running server of both (``tests.served.Server``)."""
+    from tests.served import serving
+
+    with serving(models) as server:
+        yield server

@@ -7,8 +7,10 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import uvicorn
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -26,6 +29,9 @@ from carcls.export import load_export, write_export
 from carcls.models.classifier import build_classifier
 from carcls.neighbours.gallery import Gallery
 from carcls.neighbours.whitening import Projection
+from carcls.serving.app import make_app
+from carcls.serving.asked import Limits
+from carcls.serving.served import Served
 
 SIZE, SHOWN = 64, 12
 CLASSES = ("Aero Coupe 2001", "Boxer <b>Van</b> 2007", "Corsa Wagon 2012")
@@ -67,10 +73,10 @@ def write_models(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A running server: where it listens, and its process."""
+    """A running server: where it listens, and its process; None where it is a thread of this one."""
 
     port: int
-    process: subprocess.Popen[str]
+    process: subprocess.Popen[str] | None = None
 
     @property
     def address(self) -> str:
@@ -114,6 +120,23 @@ def serving(models: Sequence[Path], *words: str, **variables: str) -> Iterator[S
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(20)
+
+
+@contextmanager
+def serving_here(models: Sequence[Path], limits: Limits) -> Iterator[Server]:
+    """Serve in a thread of this process, with other limits, until the end."""
+    app = make_app([Served(one.name, one.name, load_export(one), {}) for one in models], limits=limits)
+    running = uvicorn.Server(uvicorn.Config(app, log_level="critical"))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=running.run, args=([listening],))
+        thread.start()
+        server = Server(listening.getsockname()[1])
+        try:
+            until(lambda: running.started and server.ask("/health")[0] == 200)
+            yield server
+        finally:
+            running.should_exit = True
+            thread.join(20)
 
 
 def until(is_so: Any, seconds: float = 60.0) -> None:

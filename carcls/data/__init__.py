@@ -17,6 +17,7 @@ FACE = {
     "layouts": ("read_layout",),
     "manifest": ("Manifest",),
     "paths": ("images_named", "require_images"),
+    "unpacking": ("notes_of_unpacking", "unpacked"),
     "splits": ("listing_notes", "quota"),
 }
 """What other rooms may import, by module."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from carcls.data.decode import open_image
 from carcls.data.fingerprints import near_duplicate_groups
+from carcls.data.manifest import in_pixels
 from carcls.data.pack import find_index
 from carcls.data.splits import SAME_PICTURE
 from carcls.machine import usable_cores
@@ -129,6 +130,6 @@ def sides_of(data: Dataset, row: int) -> tuple[int, int] | None:
     except Exception:  # Pillow's plug-ins raise whatever a broken file makes them trip over
         return None
     if image.box is not None:
-        x1, y1, x2, y2 = image.box
-        width, height = x2 - x1, y2 - y1
+        x1, y1, x2, y2 = in_pixels(image.box, width, height)
+        width, height = max(1, round(x2 - x1)), max(1, round(y2 - y1))
     return (height, width) if turned else (width, height)

@@ -244,7 +244,7 @@ def _put_together(config: DataConfig, manifest: Manifest, index: Index) -> Datas
     require_few_losses(manifest, index, config.max_loss)
     splits = split_images(manifest, index, config)
     dataset = Dataset(
-        name=config.name or manifest.root.name,
+        name=_name(config, manifest),
         manifest=manifest,
         margin=config.margin,
         splits=splits,
@@ -273,10 +273,17 @@ def summarize(config: DataConfig, listed: Manifest) -> DataSummary:
                 Counter({label: held[label] - cut_off[label] for label in held}),
             )
     train = sum(held.values())
-    name = config.name or listed.root.name
     splits = {"train": train, "validation": counts["validation"], "test": counts["test"]}
     require_images(splits, listed)
-    return DataSummary(name, "", len(listed.images), len(listed.classes), splits, listed.layout)
+    return DataSummary(_name(config, listed), "", len(listed.images), len(listed.classes), splits, listed.layout)
+
+
+def _name(config: DataConfig, listed: Manifest) -> str:
+    """Return what tables call a data set: one of a table by where that lies, others by the folder of the images."""
+    given = Path(config.path or "").expanduser()
+    if config.name is None and config.path and given.is_file():
+        return given.absolute().parent.name if given.stem == "metadata" else given.stem
+    return config.name or (given.name if config.images else listed.root.name)
 
 
 def _path(config: DataConfig) -> Path:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from carcls.data.files import FORMATS, HEIF
-from carcls.data.manifest import Box, require_file
+from carcls.data.manifest import Box, in_pixels, require_file
 from carcls.errors import UnreadableImage
 
 Window = tuple[float, float, float, float]
@@ -62,8 +62,8 @@ def read_square(source: Path | bytes, size: int, box: Box | None = None, margin:
     Args:
         source: the image file, or what it holds.
         size: side of the square in pixels; the aspect ratio is not kept.
-        box: x1, y1, x2, y2 in pixels of the stored grid, x2 and y2 exclusive. Annotation tools of the devkit's time
-            read pixels without looking at the EXIF orientation, so the crop is cut first and turned upright after.
+        box: of the stored grid, in pixels or fractions, as ``Box`` has it. Annotation tools of the devkit's time read
+            pixels without looking at the EXIF orientation, so the crop is cut first and turned upright after.
         margin: widens the box on each side by this fraction of its width and height, as far as the image goes.
 
     Raises:
@@ -149,7 +149,7 @@ def fit_window(width: int, height: int, box: Box | None, margin: float) -> Windo
     """
     if box is None:
         return (0.0, 0.0, float(width), float(height))
-    x1, y1, x2, y2 = box
+    x1, y1, x2, y2 = in_pixels(box, width, height)
     if x2 <= x1 or y2 <= y1:
         raise UnreadableImage(f"its box {box} is empty")
     dx, dy = margin * (x2 - x1), margin * (y2 - y1)

@@ -18,6 +18,7 @@ from carcls.data.config import DataConfig
 from carcls.data.files import FORMATS, HEIF, HEIF_EXTENSIONS, Folder, extension_of, is_image, list_folder
 from carcls.data.manifest import Manifest
 from carcls.data.readers import Reader
+from carcls.data.tables import SUFFIXES
 from carcls.errors import DataError
 
 _MODULES = (import_module(f"{readers.__name__}.{module.name}") for module in pkgutil.iter_modules(readers.__path__))
@@ -25,40 +26,38 @@ READERS: list[Reader] = [module.READER for module in _MODULES if hasattr(module,
 """Those of a lower rank are asked first, of the folder and of each folder inside; others in their order."""
 
 _DOCUMENTS = ("readme", "license", "licence", "copying", "citation", "changelog")
-_OPTIONAL = ("depth", "level")
+_OPTIONAL = ("depth", "level", "images", "label")
 
 
 def read_layout(root: Path, config: DataConfig | None = None) -> Manifest:
     """Detect the layout of ``root`` and list its images; none is read, so that there is no digest.
 
     Args:
-        root: a folder of one of the layouts, or one that holds one such.
+        root: a folder of one of the layouts, or one that holds one such; or a table of images.
         config: how it is meant; None leaves everything to its files.
 
     Raises:
-        DataError: ``root`` is missing, a file, empty, of no known layout, has fewer than 2 classes, or its annotations
-            cannot be used.
+        DataError: ``root`` is missing, another file, empty, of no known layout, has fewer than 2 classes, or its
+            annotations cannot be used.
     """
     root, config = Path(os.path.abspath(Path(root).expanduser())), config or DataConfig()  # noqa: PTH100 - tidies ..
     if not root.exists():
         raise DataError(
             f"data path must exist, got {str(root)!r}. Check the spelling, or leave out --data for the demo."
         )
-    if not root.is_dir():
-        raise DataError(f"data path must be a folder, got the file {str(root)!r}. Unpack it, or give its folder.")
     try:
-        folder = list_folder(root)
+        folder, listed = _read_folder(root, config) if root.is_dir() else _read_file(root, config)
     except PermissionError as error:
         raise DataError(f"data path must be readable, got {error.filename!r}. Change its permissions.") from error
-    listed = _detect(folder, config)
     if len(listed.classes) < 2:
         raise DataError(
             f"data must have at least 2 classes, got {len(listed.classes)} in {str(listed.root)!r}. "
             "Give the folder that holds the class folders."
         )
     _require_text(listed)
-    notes = (*_missing(folder, listed, config), *_left_out(folder, listed), *listed.notes, *_links(folder))
-    return replace(listed, notes=notes)
+    # A table that somebody gives may name files anywhere, and its reader has looked for them.
+    missing = _missing(folder, listed, config) if root.is_dir() else ()
+    return replace(listed, notes=(*missing, *_left_out(folder, listed), *listed.notes, *_links(folder)))
 
 
 def _require_text(listed: Manifest) -> None:
@@ -79,6 +78,24 @@ def _is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def _read_folder(root: Path, config: DataConfig) -> tuple[Folder, Manifest]:
+    folder = list_folder(root)
+    listed = _detect(folder, config)
+    # A table may name images of another folder.
+    return folder if listed.root.is_relative_to(root) else list_folder(listed.root), listed
+
+
+def _read_file(path: Path, config: DataConfig) -> tuple[Folder, Manifest]:
+    for reader in READERS:
+        if reader.read_file and (found := reader.read_file(path, config)):
+            _require_understood(reader, found[1], config)
+            return found
+    raise DataError(
+        f"data path must be a folder, a table ({', '.join(SUFFIXES)}) or an archive (.zip, .tar, .tar.gz, …), got the "
+        f"file {str(path)!r}. Give its folder, or unpack it."
+    )
 
 
 def _detect(folder: Folder, config: DataConfig) -> Manifest:
@@ -106,19 +123,22 @@ def _first(asked: Sequence[Reader], folder: Folder, config: DataConfig) -> Manif
     """Return what a folder holds in the first of the layouts that it has."""
     for reader in asked:
         if listed := reader.read(folder, config):
-            for name in _OPTIONAL:
-                if getattr(config, name) != DataConfig.model_fields[name].default and name not in reader.settings:
-                    raise DataError(
-                        f"data.{name} must be left out for {listed.layout}, got {getattr(config, name)!r}. Leave it "
-                        "out."
-                    )
+            _require_understood(reader, listed, config)
             return listed
     return None
 
 
+def _require_understood(reader: Reader, listed: Manifest, config: DataConfig) -> None:
+    for name in _OPTIONAL:
+        if getattr(config, name) != DataConfig.model_fields[name].default and name not in reader.settings:
+            raise DataError(
+                f"data.{name} must be left out for {listed.layout}, got {getattr(config, name)!r}. Leave it out."
+            )
+
+
 def _several(folder: Folder, names: Sequence[str], rank: int) -> str:
     said = f"data path must hold one data set, got {len(names)} in {str(folder.path)!r} ({', '.join(names[:5])})."
-    if rank < 2:
+    if rank < 3:
         return f"{said} Give one of them."
     return f"{said} Give one of them; or say data.depth=1 if these are the classes, data.depth=2 if those in them are."
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import stat
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,15 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PlainSerializer, PlainValidator, TypeAdapter
 
-from carcls.errors import UnreadableImage
+from carcls.errors import DataError, UnreadableImage
 from carcls.stages import write_json
 
 UNREADABLE = "unreadable"
 _THREADS = 2
 _KINDS = {"d": "a folder", "p": "a pipe", "s": "a socket", "c": "a device", "b": "a device"}
 Split = Literal["train", "validation", "test"]
-Box = tuple[int, int, int, int]
-"""x1, y1, x2, y2 in pixels from 0; x2 and y2 exclusive."""
+Box = tuple[float, float, float, float]
+"""x1, y1, x2, y2 from 0, x2 and y2 exclusive: whole numbers are pixels, floats are fractions of the image's sides.
+
+Fractions stay what they are until the image is decoded: its sides are not known before it is opened.
+"""
 # Size in bytes, times of modification and of status change in nanoseconds, inode, digest. Exchanging files, or setting
 # their times of modification, changes one of the others, also where renaming a file leaves its times alone.
 _Entry = tuple[int, int, int, int, str]
@@ -46,7 +50,7 @@ class ImageRecord:
         path: relative to the manifest's root, with forward slashes.
         label: position in the manifest's classes.
         split: as the data set has it; what it lacks is cut from train later.
-        box: x1, y1, x2, y2 in pixels from 0, x2 and y2 exclusive; None means the whole image.
+        box: of the stored image; None means the whole image.
         group: images of one group, such as those of one car, stay on one side of a cut; empty for an image by itself.
     """
 
@@ -55,6 +59,18 @@ class ImageRecord:
     split: Split
     box: Box | None
     group: str = ""
+
+
+def in_pixels(box: Box, width: int, height: int) -> Box:
+    """Return a box of an image of these sides in pixels.
+
+    >>> in_pixels((0.25, 0.0, 1.0, 0.5), 200, 100), in_pixels((1, 2, 30, 40), 200, 100)
+    ((50.0, 0.0, 200.0, 50.0), (1, 2, 30, 40))
+    """
+    if all(isinstance(edge, int) for edge in box):
+        return box
+    x1, y1, x2, y2 = box
+    return x1 * width, y1 * height, x2 * width, y2 * height
 
 
 def _columns_of(images: tuple[ImageRecord, ...]) -> dict[str, list[Any]]:
@@ -123,6 +139,28 @@ class Manifest:
             group = [image.group] if image.group else []
             state.update(json.dumps([image.path, image.label, image.split, image.box, content, *group]).encode())
         return replace(self, digest=state.hexdigest(), contents=contents)
+
+
+def contents_of(files: Sequence[Path], cache: Path) -> list[str]:
+    """Return the digests of files, as ``Manifest.with_contents`` has those of images.
+
+    Args:
+        files: that must be there.
+        cache: a JSON file of what is known already, read first and rewritten when something was added.
+
+    Raises:
+        DataError: one cannot be read.
+    """
+    known = _read_cache(cache)
+    found = {str(file): _entry(file, known.get(str(file)), read=True) for file in files}
+    lost = next((file for file, entry in found.items() if entry is None), None)
+    if lost is not None:
+        raise DataError(f"{lost} must be a file that can be read. Change its permissions.")
+    fresh = {file: entry for file, entry in found.items() if entry is not None}
+    if fresh != known:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        write_json(cache, fresh)
+    return [fresh[str(file)][-1] for file in files]
 
 
 def require_file(path: Path) -> os.stat_result:

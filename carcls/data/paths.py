@@ -15,12 +15,18 @@ LIST = "-"
 _COLUMNS = ("path", "image", "filename")
 
 
-def require_images(words: Sequence[str]) -> None:
+def require_images(words: Sequence[str], lines: Iterable[str] | None = ()) -> None:
     """Check what can be checked of the words without reading an image.
 
+    Args:
+        words: as of ``images_named``.
+        lines: stands for ``-``; None where there is no stdin.
+
     Raises:
-        InputError: none of them exists, or a table has no column of paths.
+        InputError: none of them exists, a table has no column of paths, or nothing can be read for ``-``.
     """
+    if LIST in words and lines is None:
+        raise InputError("- must be a list on stdin, which is closed. Pipe one into it, or name a .csv.")
     if not any(word == LIST or Path(word).expanduser().exists() for word in words):
         raise InputError(
             f"PATH must name images, folders, a .csv or - for a list on stdin, got {', '.join(map(repr, words[:3]))}, "

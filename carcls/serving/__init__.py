@@ -2,6 +2,7 @@
 
 FACE = {
     "app": ("make_app",),
+    "hosts": ("is_loopback",),
     "served": ("Served",),
 }
 """What other rooms may import, by module."""

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
-import json
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from html import escape
 from pathlib import Path
@@ -19,49 +16,23 @@ from numpy.typing import NDArray
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from carcls.errors import InputError, UnreadableImage
 from carcls.export import read_pixels
 from carcls.export.inputs import Files
 from carcls.machine import usable_cores
+from carcls.serving.asked import Limits, RequestParameters, images_in
+from carcls.serving.guard import Guard
 from carcls.serving.metrics import Metrics
 from carcls.serving.openapi import describe_api
 from carcls.serving.served import Served
 
 PAGE = Path(__file__).parent / "page"
 _PAGE_FILES = {"/": "index.html", "/page.css": "page.css", "/page.js": "page.js"}
-# Nothing comes from elsewhere, and nobody frames the page.
-_HEADERS = {
-    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
-    "cache-control": "no-store",
-}
 _NO_FILES = Files(forbidden=True)
-_LOOPBACK = ["127.0.0.1", "localhost", "[::1]"]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a client may ask for.
-
-    Attributes:
-        body: bytes of a request.
-        images: in one request.
-        waiting: requests that are worked on or wait at a time.
-        seconds: that a request may take, from its first byte to its answer.
-    """
-
-    body: int = 20 * 2**20
-    images: int = 32
-    waiting: int = 32
-    seconds: float = 30.0
 
 
 def make_app(models: Sequence[Served], *, token: str = "", limits: Limits | None = None) -> Starlette:
@@ -84,51 +55,9 @@ def make_app(models: Sequence[Served], *, token: str = "", limits: Limits | None
         Route("/openapi.json", _openapi),
         Route("/docs", _docs),
     ]
-    middleware = [Middleware(_Guard, server=server, token=token)]
-    if not token:  # a page elsewhere whose name leads to this machine asks nothing
-        middleware.insert(0, Middleware(TrustedHostMiddleware, allowed_hosts=_LOOPBACK))
+    guard = Middleware(Guard, metrics=server.metrics, token=token, open_paths={*_PAGE_FILES, "/health"})
     said: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {HTTPException: _say}
-    return Starlette(routes=routes, middleware=middleware, exception_handlers=said)
-
-
-class _Guard:
-    """Asks for the token, adds the headers, counts."""
-
-    def __init__(self, app: ASGIApp, server: _Server, token: str) -> None:
-        self._app, self._server, self._token = app, server, token.encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        path, start, metrics = str(scope["path"]), time.perf_counter(), self._server.metrics
-
-        async def answer(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                known = {name.lower() for name, _ in message["headers"]}
-                added = [(k.encode(), v.encode()) for k, v in _HEADERS.items() if k.encode() not in known]
-                message = {**message, "headers": [*message["headers"], *added]}
-                kind = "/" + path.split("/")[1]
-                metrics.note(kind if kind in _COUNTED else "other", message["status"], time.perf_counter() - start)
-            await send(message)
-
-        if self._is_closed(path) and not self._has_token(scope):
-            refusal = JSONResponse({"error": "a token is needed: Authorization: Bearer TOKEN"}, 401)
-            refusal.headers["www-authenticate"] = "Bearer"
-            await refusal(scope, receive, answer)
-            return
-        await self._app(scope, receive, answer)
-
-    def _is_closed(self, path: str) -> bool:
-        return bool(self._token) and path not in {*_PAGE_FILES, "/health"}
-
-    def _has_token(self, scope: Scope) -> bool:
-        given = dict(scope["headers"]).get(b"authorization", b"")
-        kind, _, token = given.partition(b" ")
-        return kind.lower() == b"bearer" and hmac.compare_digest(token.strip(), self._token)
-
-
-_COUNTED = {"/", "/predict", "/search", "/models", "/thumbnails", "/health", "/metrics", "/openapi.json", "/docs"}
+    return Starlette(routes=routes, middleware=[guard], exception_handlers=said)
 
 
 class _Server:
@@ -192,80 +121,80 @@ class _Server:
             busy = f"{self._limits.waiting} requests are being answered; ask again in a second"
             return JSONResponse({"error": busy}, 429, headers={"retry-after": "1"})
         self.metrics.in_flight += 1
+        sent = _Body(self._limits, self.metrics)
         try:
-            return await asyncio.wait_for(self._answered(request, model, searches=searches), self._limits.seconds)
+            answered = self._answered(request, model, sent, searches=searches)
+            return await asyncio.wait_for(answered, self._limits.seconds)
         except TimeoutError:
             raise HTTPException(503, f"there was no answer within {self._limits.seconds:g} seconds") from None
         except ClientDisconnect:
             return Response(status_code=499)
         finally:
+            sent.release()
             self.metrics.in_flight -= 1
 
-    async def _answered(self, request: Request, model: Served, *, searches: bool) -> Response:
-        asked, start = request.query_params, time.perf_counter()
+    async def _answered(self, request: Request, model: Served, sent: _Body, *, searches: bool) -> Response:
+        start = time.perf_counter()
         if searches and not model.most_k:
             raise HTTPException(422, f"{model.title} has no gallery to search; name a retrieval model")
         try:
-            k = _number(asked.get("k"), "k") or (min(10, model.most_k) if searches else None)
-            predictor = model.asked(k, asked.get("distance"))
-            top = _number(asked.get("top"), "top") or 5
-            abstain = asked.get("abstain")
-            least = 0.0 if abstain is None else predictor.threshold(float(abstain))
-        except (InputError, ValueError) as error:
+            asked = RequestParameters.read(request.query_params)
+            predictor = model.asked(asked.k or (min(10, model.most_k) if searches else None), asked.distance)
+            least = 0.0 if asked.abstain is None else predictor.threshold(asked.abstain)
+        except InputError as error:
             raise HTTPException(422, str(error)) from error
-        images, is_one = _images_in(request.headers.get("content-type", ""), await self._body(request), self._limits)
-        loop, answers = asyncio.get_running_loop(), []
-        squares = [loop.run_in_executor(self._decoding, _square, image, predictor.image_size) for image in images]
-        say = partial(model.answer, top=max(1, top), least=least, looked=asked.get("looked") in {"1", "true"})
-        for square in squares:
-            pixels = await square
-            self.metrics.note_image(readable=not isinstance(pixels, UnreadableImage))
-            if isinstance(pixels, UnreadableImage):
-                answers.append({"error": str(pixels)})
-            else:
-                answers.append(await loop.run_in_executor(self._network, partial(say, predictor, pixels)))
+        images, is_one = images_in(request.headers.get("content-type", ""), await sent.read(request), self._limits)
+        say = partial(model.answer, top=asked.top or 5, least=least, looked=asked.looked)
+        loop, answers = asyncio.get_running_loop(), list[dict[str, Any]]()
+        squares = [self._decoding.submit(_square, image, predictor.image_size) for image in images]
+        try:
+            for square in squares:
+                pixels = await asyncio.wrap_future(square)
+                self.metrics.note_image(readable=not isinstance(pixels, UnreadableImage))
+                if isinstance(pixels, UnreadableImage):
+                    answers.append({"error": str(pixels)})
+                else:
+                    answers.append(await loop.run_in_executor(self._network, partial(say, predictor, pixels)))
+        finally:  # of a request that took too long nothing more begins; what a thread has begun it ends
+            for square in squares:
+                square.cancel()
         if is_one and "error" in answers[0]:
             raise HTTPException(422, f"the image cannot be read: {answers[0]['error']}")
         told = {"model": model.key, "title": model.title, "seconds": round(time.perf_counter() - start, 4)}
         return JSONResponse({**told, **answers[0]} if is_one else {**told, "predictions": answers})
 
-    async def _body(self, request: Request) -> bytes:
+
+class _Body:
+    """The body of a request, whose bytes count among those that the server holds until the request has ended."""
+
+    def __init__(self, limits: Limits, metrics: Metrics) -> None:
+        self._limits, self._metrics, self._bytes = limits, metrics, 0
+
+    async def read(self, request: Request) -> bytes:
+        """Return all of it.
+
+        Raises:
+            HTTPException: it is too large, or all that are held are.
+        """
         too_large = HTTPException(413, f"a request may have {self._limits.body // 2**20} MiB; send a smaller image")
         length = request.headers.get("content-length", "0")
         if length.isdigit() and int(length) > self._limits.body:
             raise too_large
-        parts, size = [], 0
+        parts = []
         async for part in request.stream():
-            size += len(part)
-            if size > self._limits.body:
+            self._bytes += len(part)
+            self._metrics.held += len(part)
+            if self._bytes > self._limits.body:
                 raise too_large
+            if self._metrics.held > self._limits.bodies:
+                busy = f"{self._limits.bodies // 2**20} MiB of images are being answered; ask again in a second"
+                raise HTTPException(429, busy, {"retry-after": "1"})
             parts.append(part)
         return b"".join(parts)
 
-
-def _images_in(kind: str, body: bytes, limits: Limits) -> tuple[list[Any], bool]:
-    """Return the images of a request, and whether it is one alone."""
-    if not body:
-        raise HTTPException(422, "send an image: its bytes, or JSON with image or images in base64")
-    if "json" not in kind.lower():
-        return [body], True
-    try:
-        sent = json.loads(body)
-    except ValueError as error:
-        raise HTTPException(400, "the body is said to be JSON and is not") from error
-    is_one = isinstance(sent, dict) and "image" in sent
-    images = [sent["image"]] if is_one else sent.get("images") if isinstance(sent, dict) else None
-    if not isinstance(images, list) or not images:
-        raise HTTPException(422, 'JSON must be {"image": …} or {"images": […]}, in base64, as data URLs or as pixels')
-    if len(images) > limits.images:
-        raise HTTPException(413, f"a request may have {limits.images} images, got {len(images)}; send them in parts")
-    return images, is_one
-
-
-def _number(text: str | None, name: str) -> int | None:
-    if text is not None and not text.isdecimal():
-        raise InputError(f"{name} must be a whole number above 0, got {text!r}.")
-    return None if text is None else int(text)
+    def release(self) -> None:
+        """Count its bytes no longer."""
+        self._metrics.held -= self._bytes
 
 
 def _square(image: Any, size: int) -> NDArray[np.uint8] | UnreadableImage:

@@ -10,10 +10,16 @@ BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Metrics:
-    """Counts requests, seconds and images; used by the server's own thread alone."""
+    """Counts requests, seconds and images; used by the server's own thread alone.
+
+    Attributes:
+        in_flight: requests that are worked on or wait.
+        held: bytes of their bodies.
+    """
 
     def __init__(self) -> None:
         self.in_flight = 0
+        self.held = 0
         self._requests, self._images = Counter[tuple[str, int]](), Counter[str]()
         self._seconds, self._total = [0] * (len(BUCKETS) + 1), 0.0
 
@@ -36,6 +42,7 @@ class Metrics:
         lines.append("# TYPE carsweep_images_total counter")
         lines += [f'carsweep_images_total{{outcome="{name}"}} {n}' for name, n in sorted(self._images.items())]
         lines += ["# TYPE carsweep_in_flight gauge", f"carsweep_in_flight {self.in_flight}"]
+        lines += ["# TYPE carsweep_held_bytes gauge", f"carsweep_held_bytes {self.held}"]
         lines.append("# TYPE carsweep_request_seconds histogram")
         below = 0
         for end, count in zip((*BUCKETS, "+Inf"), self._seconds, strict=True):

@@ -25,8 +25,9 @@ _WRONG = {
     "401": "a token is needed",
     "404": "no such model",
     "413": "the request is too large",
+    "415": "a form, where an image or JSON must be",
     "422": "the image cannot be read, or a parameter is out of range",
-    "429": "too many requests at a time; see Retry-After",
+    "429": "too many requests, or bytes of them, at a time; see Retry-After",
     "503": "no answer in time",
 }
 

@@ -99,6 +99,13 @@ def _at_home(_: click.Context, __: click.Parameter, path: Path) -> Path:
     return path.expanduser()
 
 
+def _not_empty(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
+    """Refuse what an unset variable of the shell leaves, which must not mean that nothing was said."""
+    if text == "":
+        raise click.BadParameter("must not be empty; is a variable of the shell unset?")
+    return text
+
+
 class _NumberOrAuto(click.ParamType[float | str]):
     """A number, or ``auto``, which the spec takes for what the machine decides."""
 
@@ -122,7 +129,12 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "data": {
         "metavar": "PATH",
         "type": click.Path(),
-        "help": "Data set: Stanford Cars' devkit, or class folders. Default: demo cars.",
+        "help": "Data set: a folder in a known layout, or a table of images. Default: demo cars.",
+    },
+    "images": {
+        "metavar": "FOLDER",
+        "type": click.Path(file_okay=False),
+        "help": "Where the paths of a table given as --data begin. Default: beside it.",
     },
     "set": {
         "metavar": "KEY=VALUE …",
@@ -153,7 +165,11 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "out": {"type": _PATH, "callback": _at_home, "default": "runs", "show_default": True, "help": "Folder of runs."},
     "tracking-uri": {"metavar": "URI", "help": "MLflow store or server. Default: OUT/mlflow.db."},
     "known-tracking-uri": {"metavar": "URI", "help": "MLflow store or server. Default: the one it was run with."},
-    "model": {"metavar": "NAME", "help": "A family, NAME@alias, NAME/VERSION, or the folder of an exported model."},
+    "model": {
+        "metavar": "NAME",
+        "callback": _not_empty,
+        "help": "A family, NAME@alias, NAME/VERSION, or the folder of an exported model.",
+    },
     "seed": {"type": int, "help": "Seed of the search and of every trial."},
     "weights": {"metavar": "auto|random|PATH", "help": "Pretrained weights; PATH is a file or a folder."},
     "objective": {"metavar": "NAME[,NAME …]", **_MANY, "help": _OBJECTIVES},
@@ -187,7 +203,7 @@ def option_of(setting: str) -> str:
     ('--objective', '--cpus-per-trial', '')
     """
     own = {_DECLARED.get(name, (name,))[-1].replace("-", "_"): f"--{name}" for name in OF_A_RUN}
-    return "--data" if setting == "data.path" else own.get(setting, "")
+    return {"data.path": "--data", "data.images": "--images"}.get(setting) or own.get(setting, "")
 
 
 def options(*names: str) -> Callable[[Command], Command]:

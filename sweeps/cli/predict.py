@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -13,14 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
 from carcls.catalog import FAMILIES
 from carcls.disk import replacing
-from carcls.errors import InputError, UnreadableImage, printable
-from sweeps.cli.answers import answers_to, cells_of, named, plain, told
+from carcls.errors import UnreadableImage, printable
+from sweeps.cli.answers import answers_to, cells_of, images_of, left_out, named, plain, require_file, told
 from sweeps.cli.exits import DONE, FAILED, echo
 from sweeps.cli.options import options
 from sweeps.cli.output import Streams, answering
@@ -60,28 +59,25 @@ def predict(
     on stdin. FAMILY's champion answers, else its challenger; without FAMILY the family that is best on the validation
     images. Images that cannot be read have a row that says why. Exit code 0 when one was answered, 1 when none was.
     """
-    from carcls.data.paths import images_named, require_images
-
     wanted, paths = _parted(words, model)
-    require_images(paths)
+    require_file("--csv", table)
     others, count = Counter[str](), Counter[bool]()
+    images = images_of(paths, others)
     kept: list[Answer] = []
     is_table = streams.as_json or (streams.result.is_terminal and table is None)
     show = kept.append if is_table else _print_line if table is None else _nothing
-    with _rows_in(table, top) as write:
+    with _rows_in(table) as rows:
         found = model_named(streams, wanted, out, tracking_uri)
         streams.notify(f"{found.why} {found} answers.".strip())
         predictor, start = found.load(), time.monotonic()
-        for answer in told(answers_to(predictor, images_named(paths, sys.stdin, others), top, abstain), streams.notify):
+        write = _writer(rows, min(top, len(predictor.classes)))
+        for answer in told(answers_to(predictor, images, top, abstain), streams.notify):
             count[isinstance(answer[1], UnreadableImage)] += 1
             write(answer)
             show(answer)
-        left_out = f" Left out: {', '.join(f'{n} {end or DASH}' for end, n in others.most_common())}." if others else ""
-        if not count:
-            raise InputError(f"PATH must name images, got none in {', '.join(map(repr, paths[:3]))}.{left_out}")
     seconds, answered, unreadable = time.monotonic() - start, count[False], count[True]
     more = f"; {unreadable} cannot be read" if unreadable else ""
-    streams.notify(f"{plural(answered, 'image')} answered in {duration(seconds)}{more}.{left_out}")
+    streams.notify(f"{plural(answered, 'image')} answered in {duration(seconds)}{more}.{left_out(others)}")
     if is_table:
         value = {
             "model": named(found),
@@ -135,31 +131,30 @@ def _drawn(answers: Sequence[Answer]) -> Iterator[str | Grid]:
 
 
 @contextmanager
-def _rows_in(table: Path | None, top: int) -> Iterator[Callable[[Answer], object]]:
-    """Yield what writes a row of a CSV file, which is there whole at the end; a run that is killed leaves nothing.
-
-    Raises:
-        InputError: no file can be there.
-    """
+def _rows_in(table: Path | None) -> Iterator[TextIO | None]:
+    """Yield a file for the rows of a CSV file, which is there whole at the end; a run that is killed leaves nothing."""
     if table is None:
-        yield _nothing
+        yield None
         return
-    if not table.parent.is_dir() or (table.exists() and not table.is_file()):
-        raise InputError(f"--csv must name a file in a folder that exists, got {str(table)!r}. Correct it.")
     text: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
     with tempfile.TemporaryFile("w+", dir=table.parent, **text) as file:  # has no name
-        writer = csv.writer(file, lineterminator="\n")
-        places = ["", *(f"_{place}" for place in range(2, top + 1))]
-        writer.writerow(
-            ["image", *(f"{what}{place}" for place in places for what in ("label", "probability")), "error"]
-        )
-        width = 1 + 2 * top
-        yield lambda answer: writer.writerow(_with_error(answer, width))
+        yield file
         file.seek(0)
         with replacing(table) as temporary, temporary.open("w", **text) as whole:
             shutil.copyfileobj(file, whole)
             whole.flush()
             os.fsync(whole.fileno())
+
+
+def _writer(rows: TextIO | None, top: int) -> Callable[[Answer], object]:
+    """Write the head of a table for so many classes; return what writes a row."""
+    if rows is None:
+        return _nothing
+    writer = csv.writer(rows, lineterminator="\n")
+    places = ["", *(f"_{place}" for place in range(2, top + 1))]
+    writer.writerow(["image", *(f"{what}{place}" for place in places for what in ("label", "probability")), "error"])
+    width = 1 + 2 * top
+    return lambda answer: writer.writerow(_with_error(answer, width))
 
 
 def _with_error(answer: Answer, width: int) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +12,9 @@ import click
 from carcls.errors import InputError
 from sweeps.cli.exits import DONE, FAILED
 from sweeps.cli.options import FAMILY, options
-from sweeps.cli.output import Streams, answering
+from sweeps.cli.output import Streams, Verbatim, answering, carsweep_command
 from sweeps.cli.store import open_store
-from sweeps.text import Column, minute, percent, points, table_of
+from sweeps.text import Column, minute, out_words, percent, points, table_of
 
 if TYPE_CHECKING:
     from sweeps.tracking.gates import GateAnswer
@@ -73,7 +73,8 @@ def promote(
             store, family, ModelFiles(store, out), dry_run=dry_run, limits=limits, forced=said
         )
     gates = [table_of(_GATE_COLUMNS, promotion.gates, fold=("said",))] if promotion.gates else []
-    streams.answer(asdict(promotion), _headline(promotion), *gates, *_numbers(promotion))
+    words = [*out_words(out), *(["--tracking-uri", store.shown_uri] if tracking_uri else [])]
+    streams.answer(asdict(promotion), _headline(promotion), *gates, *_numbers(promotion, words))
     return DONE if promotion.accepted else FAILED
 
 
@@ -161,8 +162,8 @@ def _headline(promotion: Promotion) -> str:
     return f"Version {version} of {model} {done} the champion{before}. {promotion.reason}"
 
 
-def _numbers(promotion: Promotion) -> Iterator[str]:
-    """Yield the numbers by which it was judged, and how the new champion is loaded."""
+def _numbers(promotion: Promotion, store: Sequence[str]) -> Iterator[str]:
+    """Yield the numbers by which it was judged, and how the new champion is asked; ``store`` are words that name it."""
     compared = promotion.comparison
     if compared:
         low, high = (points(end, digits=2) for end in compared.interval)
@@ -171,9 +172,11 @@ def _numbers(promotion: Promotion) -> Iterator[str]:
         yield f"On the same {compared.images} test images, by the stored predictions:"
         yield f"  version {promotion.challenger} (challenger)  {first}, {compared.first_only} {alone}"
         yield f"  version {promotion.champion} (champion)    {second}, {compared.second_only} {alone}"
+        found = "" if promotion.verdict in ("refused", "forced") else f": {promotion.verdict}"  # by other gates
         yield (
             f"  difference {points(compared.difference, digits=2)} points (95% interval {low} to {high}), "
-            f"exact McNemar p = {compared.p_value:.3g}: {promotion.verdict}"
+            f"exact McNemar p = {compared.p_value:.3g}{found}"
         )
     if promotion.moved:
-        yield f"Load it with mlflow.pyfunc.load_model('models:/{promotion.model}@champion')."
+        asked = carsweep_command("predict", "PATH", "--model", f"{promotion.model}@champion", *store)
+        yield Verbatim(f"Ask it: {asked}")

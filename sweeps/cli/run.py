@@ -86,7 +86,8 @@ def _plan(command: Command, streams: Streams, *, read: bool) -> int:
     from sweeps.cli.view import open_view
     from sweeps.run.several import plan_sweeps
 
-    plans = plan_sweeps(command, partial(open_view, console=streams.progress) if read else None)
+    view = partial(open_view, console=streams.progress) if read else None
+    plans = plan_sweeps(command, view, streams.notify)
     parts = ["\n".join(plan.lines(streams.result.width)) for plan in plans]
     value = plans[0].to_dict()
     if command.is_job:
@@ -276,7 +277,7 @@ def finish(streams: Streams, name: str, out: Path, tracking_uri: str | None) -> 
 @click.argument("experiments", type=Known("experiment"), metavar="[EXPERIMENT]…", nargs=-1)
 @click.option("--family", type=FAMILY, help="Only this family's.")
 @click.option("--scale", type=click.Choice(["documented", "demo"]), default="documented", help="How large they run.")
-@options("data", "set", "cpus-per-trial", "gpus-per-trial", "concurrency", "name", "out", "tracking-uri")
+@options("data", "images", "set", "cpus-per-trial", "gpus-per-trial", "concurrency", "name", "out", "tracking-uri")
 @options("seed", "weights", "address", "notify", "dry-run", "read")
 @answering
 def reproduce(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
+import errno
 import signal
 import socket
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ import click
 
 from carcls.catalog import FAMILIES
 from carcls.errors import InputError
+from carcls.serving.hosts import is_loopback
 from sweeps.cli.exits import DONE
 from sweeps.cli.options import options
 from sweeps.cli.output import Streams, answering
@@ -61,13 +62,9 @@ def serve(
 
 
 def _require_token(host: str, token: str | None) -> None:
-    try:
-        is_here = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_here = host == "localhost"
     if token is not None and not (token.isascii() and token.isprintable() and len(token.strip()) >= 8):
         raise InputError("--token must have at least 8 letters, digits and signs. Take a longer one.")
-    if not is_here and token is None:
+    if token is None and not is_loopback(host):
         raise InputError(
             f"--host {host} can be reached by others, so a token is needed. Set CARSWEEP_TOKEN, for example to what "
             "`openssl rand -hex 16` prints, or leave --host out."
@@ -80,9 +77,10 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=kind, backlog=128)
     except OSError as error:
-        raise InputError(
-            f"--port must be free on {host}, got {port}: {(error.strerror or str(error)).lower()}. Name another, or 0."
-        ) from error
+        why = (error.strerror or str(error)).partition(" (")[0].lower()
+        if error.errno in (errno.EADDRINUSE, errno.EACCES):
+            raise InputError(f"--port must be free on {host}, got {port}: {why}. Name another, or 0.") from error
+        raise InputError(f"--host must be an address of this machine, got {host!r}: {why}. Correct it.") from error
 
 
 def _found(

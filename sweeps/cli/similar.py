@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ import click
 from carcls.catalog import FAMILIES
 from carcls.errors import InputError, UnreadableImage, printable
 from carcls.evaluation.confidence import Confidence
-from sweeps.cli.answers import answers_to, named, plain
+from sweeps.cli.answers import answers_to, images_of, named, plain, require_file
 from sweeps.cli.exits import DONE, FAILED, echo
 from sweeps.cli.options import Names, options
 from sweeps.cli.output import Streams, answering
@@ -29,7 +28,7 @@ _WITH_NEIGHBOURS = [name for name, family in FAMILIES.items() if family.neighbou
 
 
 @click.command("similar")
-@click.argument("words", metavar="IMAGE…", nargs=-1, required=True)
+@click.argument("words", metavar="[FAMILY] IMAGE…", nargs=-1, required=True)
 @click.option(
     "--family", type=Names(_WITH_NEIGHBOURS), default=_WITH_NEIGHBOURS[0], show_default=True, help="Whose model."
 )
@@ -53,18 +52,17 @@ def similar(
     IMAGE is what carsweep predict takes: images, folders, tables, - for a list. The family's champion answers, else its
     challenger; so many neighbours vote as are shown. Exit codes as of carsweep predict.
     """
-    from carcls.data.paths import images_named, require_images
-
-    require_images(words)
-    if page is not None and not page.absolute().parent.is_dir():
-        raise InputError(f"--html must name a file in a folder that exists, got {str(page)!r}. Correct it.")
+    require_file("--html", page)
+    family, paths = (words[0], words[1:]) if words[0] in FAMILIES else (family, words)
+    if family not in _WITH_NEIGHBOURS:
+        raise click.UsageError(f"Neighbours are of {' and '.join(_WITH_NEIGHBOURS)}, got the family {family!r}.")
+    if not paths:
+        raise click.UsageError(f"Missing IMAGE after the family {family!r}.")
+    images = images_of(paths, Counter())
     found = model_named(streams, model or family, out, tracking_uri)
     streams.notify(f"{found} answers.")
     predictor = _asking(found.load(), k, str(found))
-    others = Counter[str]()
-    answers = list(answers_to(predictor, images_named(words, sys.stdin, others), len(predictor.classes)))
-    if not answers:
-        raise InputError(f"IMAGE must name images, got none in {', '.join(map(repr, words[:3]))}. Name others.")
+    answers = list(answers_to(predictor, images, len(predictor.classes)))
     if page is not None:
         from sweeps.report.similar import write_similar
 

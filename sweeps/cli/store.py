@@ -32,7 +32,7 @@ def open_store(streams: Streams, out: Path, tracking_uri: str | None) -> Trackin
         InputError: there is none.
         TrackingError: it does not answer.
     """
-    uri = tracking_uri or store_of(out)
+    uri = store_of(out) if tracking_uri is None else tracking_uri
     _, is_file, path = uri.partition("sqlite:///")
     if is_file and not Path(path).expanduser().is_file():  # opening it would make it
         raise InputError(f"--tracking-uri must name an existing database, got {uri!r}. Name the one of a sweep.")

@@ -114,7 +114,6 @@ def _parts(result: SweepResult, *, wide: bool, closing: bool) -> Iterator[Render
         yield saved
     if closing:
         yield from _closing_lines(result)
-        yield from [] if result.interrupted else _report_lines(Path(result.out) / result.sweep)
 
 
 def _title(result: SweepResult) -> Text:
@@ -144,15 +143,17 @@ def _left_out(result: SweepResult) -> list[str]:
 
 
 def _closing_lines(result: SweepResult) -> list[str]:
+    report = [] if result.interrupted else _report_lines(Path(result.out) / result.sweep)
     if result.best is None:
-        return [] if result.interrupted else [why_no_winner(result.board)]
+        return [*([] if result.interrupted else [why_no_winner(result.board)]), *report]
     lines = ["", _winner_text(result), test_text(result.test)] if result.test else [""]
     model = result.registered
     if model is None:
-        return lines
+        return [*lines, *report]
     return [
         *lines,
         f"Registered as {model.name}, version {model.version}, {model.standing}",
+        *report,
         "",
         "Next:",
         # Neither indented nor wrapped: a shell takes what is pasted as it stands.

@@ -129,7 +129,7 @@ def _use(result: SweepResult) -> Iterator[str]:
     commands += [("similar", "photo.jpg")] if result.family == "retrieval" else []
     lines = [command_text(name, *what, "--model", REGISTERED, out=Path(result.out)) for name, *what in commands]
     code = f'mlflow.pyfunc.load_model("models:/{REGISTERED}").predict(["photo.jpg"])'
-    yield f"On a command line, with {REGISTERED} as the registry shows it:"
+    yield f"On a command line; the registry calls it {REGISTERED}:"
     yield "\n".join(f"    {line}" for line in lines)
     yield "In Python:"
     yield f"    import mlflow\n    {code}"

@@ -59,7 +59,8 @@ def write_similar(
     """
     asked = [QueryImage(image, _picture_of(image), said) for image, said in answers]
     known = {"asked": asked, "model": model, "pictures": images, "votes_of": votes_of}
-    write_text(path, template("similar.html.j2").render(**known, style="\n".join(read_pages("*.css"))))
+    page = template("similar.html.j2").render(**known, style="\n".join(read_pages("*.css")))
+    write_text(path, page.encode("utf-8", "backslashreplace").decode())  # paths may have bytes that are no text
 
 
 def training_pictures(folder: Path, size: int, images: Sequence[str]) -> dict[str, str]:

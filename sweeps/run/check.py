@@ -125,7 +125,7 @@ def _ask_around(
         from sweeps.tracking.store import check_tracking
 
         with mistakes:
-            tracking = check_tracking(command.tracking_uri, command.root)
+            tracking = check_tracking(command.tracking_uri, command.root, plan=plan)
             _require_names(command, tracking)
     if command.address is not None and has_folder:
         from sweeps.engine.cluster import machines_of

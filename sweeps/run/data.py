@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,11 +36,26 @@ def wanted_sizes(spec: SweepSpec) -> list[int]:
     return list(dict.fromkeys(config.image_size for config in configs))
 
 
-def located(data: DataConfig, out: Path) -> DataConfig:
-    """Return the data with a path; the demo cars have one once they are drawn."""
-    if data.path is not None or not (folder := _demo_folder(out)).is_dir():
+def located(data: DataConfig, out: Path, stages: StageStore | None = None) -> DataConfig:
+    """Return the data with the path of files; the demo cars have one once they are drawn.
+
+    An archive, or tables that hold images, are unpacked under ``out`` if they were not before; a run, which gives its
+    ``stages``, has it checked that they are whole.
+
+    Raises:
+        InputError: they cannot be unpacked.
+    """
+    if data.path is None:
+        folder = _demo_folder(out)
+        update = {"path": str(folder), "name": data.name or DEMO_NAME} if folder.is_dir() else {}
+        return data.model_copy(update=update)
+    from carcls.data.unpacking import unpacked
+
+    found = unpacked(Path(data.path).expanduser(), out, stages)
+    if found is None:
         return data
-    return data.model_copy(update={"path": str(folder), "name": data.name or DEMO_NAME})
+    images = data.images or (str(found.images) if found.images else None)
+    return data.model_copy(update={"path": str(found.folder), "name": data.name or found.name, "images": images})
 
 
 def _demo_folder(out: Path) -> Path:
@@ -58,8 +74,10 @@ def list_images(data: DataConfig) -> tuple[DataSummary, Manifest | None]:
         return expected_demo(data), None
     from carcls.data.dataset import summarize
     from carcls.data.layouts import read_layout
+    from carcls.data.unpacking import notes_of_unpacking
 
     listing = read_layout(Path(data.path), data)
+    listing = replace(listing, notes=(*notes_of_unpacking(Path(data.path)), *listing.notes))
     return summarize(data, listing), listing
 
 
@@ -101,9 +119,16 @@ def prepare_data(
             progress.packing(done, total)
 
         begun = begun_data(out / str(specs[0].name))
-        found = prepare_dataset(located(data, out), stages, size, also=also, listed=listing, progress=show, begun=begun)
+        found = prepare_dataset(
+            located(data, out, stages), stages, size, also=also, listed=listing, progress=show, begun=begun
+        )
     progress.on_data(found.summary)
     return found
+
+
+def counts_note(dataset: Dataset) -> str:
+    """Return how many images there are, a sentence."""
+    return f"{dataset.name}: {len(dataset.classes)} classes; images: {counts_text(dataset.counts)}."
 
 
 def begun_data(folder: Path) -> Dataset | None:
@@ -116,12 +141,11 @@ def begun_data(folder: Path) -> Dataset | None:
 
 
 def data_notes(dataset: Dataset) -> list[str]:
-    """Return what was found in the images, a sentence each: counts, and what the user may want to know."""
+    """Return what was found in the images and the user may want to know, a sentence each."""
     unreadable = [f"left out, unreadable: {path} ({reason})" for path, reason in dataset.quarantined]
     duplicates = [f"test image duplicates a training image: {test} = {train}" for test, train in dataset.duplicates]
     for findings in (unreadable, duplicates):
         if len(findings) > MOST_FINDINGS:
             more = f"… and {len(findings) - MOST_FINDINGS} more; all are in dataset.json in the sweep's folder."
             findings[MOST_FINDINGS:] = [more]
-    counts = f"{dataset.name}: {len(dataset.classes)} classes; images: {counts_text(dataset.counts)}."
-    return [counts, *dataset.notes, *unreadable, *duplicates]
+    return [*dataset.notes, *unreadable, *duplicates]

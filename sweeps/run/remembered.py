@@ -24,7 +24,7 @@ from sweeps.tracking.moving import has_runs_of
 # Scores on other images, or of another family, cannot be compared with those there are.
 _LASTING = ("family", "name", "seed", "data")
 # Whether the same images lie there is asked when they are read.
-_MAY_MOVE = "data.path"
+_MAY_MOVE = ("data.path", "data.images")
 
 
 def recall(out: Path, name: str, tracking_uri: str | None = None) -> Command:
@@ -120,7 +120,19 @@ def extended(
     mistakes.raise_all()
     for spec in specs:
         _require_data(spec, command)
+    if trials is not None:
+        _require_more(specs[0], command)
     return replace(command, specs=tuple(specs), changes=tuple(changes))
+
+
+def _require_more(spec: SweepSpec, command: Command) -> None:
+    """Check that a sweep has not begun more trials than it is to have; a job's are always added to."""
+    begun = read_history(command.out / str(spec.name)).counted
+    if spec.trials < begun:
+        raise InputError(
+            f"--trials must be at least the {begun} that {command.name!r} has begun, got {spec.trials}. Use +N for N "
+            f"more, leave it out to end those that were begun, or end it now: carsweep finish {command.name}."
+        )
 
 
 def _require_data(spec: SweepSpec, command: Command) -> None:
@@ -170,7 +182,7 @@ def _changes(before: SweepSpec, after: SweepSpec) -> dict[str, str]:
         f"{name}: must stay what the sweep was begun with, for its scores to be comparable, got a change ({name} "
         f"{change}). Begin another sweep with carsweep run."
         for name, change in changes.items()
-        if name.partition(".")[0] in _LASTING and name != _MAY_MOVE
+        if name.partition(".")[0] in _LASTING and name not in _MAY_MOVE
     ]
     if mistakes:
         raise SpecError(mistakes)

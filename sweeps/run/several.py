@@ -37,18 +37,22 @@ if TYPE_CHECKING:
     from sweeps.run.reproduction import Reproduction, Tests
     from sweeps.spec.spec import SweepSpec
 
+_CHECKING = "checking data, machines, weights and MLflow …"
 # What a training depends on, of the settings of a trial.
 _TRAINING_SETTINGS = tuple(n for n in TRIAL_SETTINGS if n not in (*NEIGHBOUR_SETTINGS, *ARCHITECTURE_SETTINGS))
 
 
 def plan_sweeps(
-    command: Command, open_view: Callable[[SweepSpec], AbstractContextManager[Progress]] | None = None
+    command: Command,
+    open_view: Callable[[SweepSpec], AbstractContextManager[Progress]] | None = None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> list[Plan]:
     """Return what each sweep of a command would take, after the checks that a run makes before its first trial.
 
     Args:
         command: to be run.
         open_view: makes who is told while images are read, which plans need not do; None counts them by their listing.
+        tell: gets what is waited for.
 
     Raises:
         InputError: as ``run_sweeps``.
@@ -57,7 +61,9 @@ def plan_sweeps(
 
     command = _prepared(command)
     plans = []
-    for each in check_sweeps(command, plan=True):
+    with Waiting(tell, _CHECKING):
+        checked = check_sweeps(command, plan=True)
+    for each in checked:
         with open_view(each.spec) if open_view else nullcontext() as view:
             plans.append(plan_sweep(each, command, view))
     return plans
@@ -89,7 +95,7 @@ def run_sweeps(
     from sweeps.run.comparison import side_by_side
 
     command = _prepared(command)
-    with Waiting(tell, "checking data, machines, weights and MLflow …"):
+    with Waiting(tell, _CHECKING):
         checked = check_sweeps(command)
     if command.is_job:
         specs = [each.spec for each in checked]  # with what its sweeps keep unsaid
@@ -161,9 +167,10 @@ def _prepared(command: Command) -> Command:
     require_kind(command.root / command.name, command.kind)
     specs = []
     for spec in command.specs:
-        if spec.data.path is not None:  # absolute, it means the same wherever the sweep goes on
-            path = str(Path(spec.data.path).expanduser().absolute())
-            spec = spec.model_copy(update={"data": spec.data.model_copy(update={"path": path})})
+        # Absolute, they mean the same wherever the sweep goes on.
+        paths = {name: path for name in ("path", "images") if (path := getattr(spec.data, name)) is not None}
+        paths = {name: str(Path(path).expanduser().absolute()) for name, path in paths.items()}
+        spec = spec.model_copy(update={"data": spec.data.model_copy(update=paths)})
         specs.append(with_start(spec, command.root) if command.kind == "all" else spec)
     return replace(command, specs=tuple(specs), notify=check_address(command.notify))
 

@@ -20,7 +20,7 @@ from sweeps.lock import forget_request, locked
 from sweeps.results.result import RESULT, SweepResult, find_result, used_up_note
 from sweeps.run.check import Checked, fit_to_images
 from sweeps.run.cleaning import DiskKeeper
-from sweeps.run.data import prepare_data
+from sweeps.run.data import counts_note, prepare_data
 from sweeps.run.reporting import leave_report
 from sweeps.run.session import SweepSession, conclude, repeats_wanted
 from sweeps.spec.sweep_file import forget, has_begun, write_file
@@ -122,7 +122,7 @@ def open_session(checked: Checked, command: Command, ray: RaySession, watcher: P
         before = find_result(folder)
         if has_result and before is None:
             notes = [*notes, f"{RESULT} cannot be read; it is written anew from the sweep's journal."]
-        for note in notes:
+        for note in (counts_note(dataset), *notes):
             watcher.note(note)
         write_file(folder, "sweep", command.tracking_uri, [spec], stages.take_used())
         dataset.save(folder / "dataset.json")

@@ -26,12 +26,22 @@ from sweeps.spec.values import TRIAL_SETTINGS
 from sweeps.spec.yaml_text import is_plain_text, read_packaged, read_tree, read_value
 
 SPECS_FOLDER = Path(__file__).parent / "presets"
-_ALSO_CALLED = {"space": "search"}
+_ALSO_CALLED = {"space": "search", "images": "data.images"}
 _MOST_BYTES = 100_000
 _LONGEST_KEY = 100
-_TEXT = {"name", "note", "confirm", "price", "disk", "data", "data.path", "data.name"} | {
-    name for name in TRIAL_SETTINGS if TrialConfig.model_fields[name].annotation is str
-}
+_TEXT = {
+    "name",
+    "note",
+    "confirm",
+    "price",
+    "disk",
+    "data",
+    "images",
+    "data.path",
+    "data.images",
+    "data.label",
+    "data.name",
+} | {name for name in TRIAL_SETTINGS if TrialConfig.model_fields[name].annotation is str}
 
 
 def load_spec(
@@ -171,7 +181,7 @@ def _assign(layer: Tree, key: str, value: Any) -> None:
         ValueError: the key points nowhere.
     """
     head, *rest = key.split(".")
-    head = _ALSO_CALLED.get(head, head)
+    head, *rest = (*_ALSO_CALLED.get(head, head).split("."), *rest)
     known = SECTIONS if rest else (*TRIAL_SETTINGS, *SWEEP_SETTINGS, *SECTIONS)
     if head not in known:
         rule = "begin with a section of the spec" if rest else "be a setting of the trials or of the sweep"
@@ -214,6 +224,8 @@ def _merge(tree: Tree, layer: Tree, mistakes: Mistakes) -> Tree:
 def _merge_section(section: str, old: Any, new: Any) -> Any:
     if new is None:
         return old
+    if section == "data" and isinstance(new, str):
+        new = {"path": new}
     # What is no mapping goes on as it is: the spec says what is wrong with it.
     if not isinstance(new, Mapping) or not isinstance(old or {}, Mapping):
         return new

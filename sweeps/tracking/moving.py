@@ -21,7 +21,7 @@ _PLACES = {
 }
 
 
-def mend_places(database: sqlite3.Connection, path: Path) -> str:
+def mend_places(database: sqlite3.Connection, path: Path, *, plan: bool = False) -> str:
     """Lead all that lay beside the database where it was made to the files beside it now.
 
     So the files of a copy are its own: what is read, and what is written from now on. It is one transaction.
@@ -29,6 +29,7 @@ def mend_places(database: sqlite3.Connection, path: Path) -> str:
     Args:
         database: open, and in no transaction.
         path: where it is now; ``artifacts`` lies beside it.
+        plan: whether nothing is changed, and the sentence says what would be.
 
     Returns:
         One sentence; nothing where it lies where it was made, or MLflow has not made its tables yet.
@@ -43,14 +44,15 @@ def mend_places(database: sqlite3.Connection, path: Path) -> str:
         olds = _elsewhere(database, here)
         if olds:
             _require_ready(path, here, olds[0])
-        for old in olds:
+        for old in [] if plan else olds:
             for before, after in ((str(old), str(here)), (old.as_uri(), here.as_uri())):
                 _lead(database, f"{before}/", f"{after}/")
         database.execute("COMMIT")
     finally:
         if database.in_transaction:
             database.execute("ROLLBACK")
-    return f"{path.parent} was moved or copied from {olds[0].parent}: MLflow's paths are mended." if olds else ""
+    done = "will be mended by a run" if plan else "are mended"
+    return f"{path.parent} was moved or copied from {olds[0].parent}: MLflow's paths {done}." if olds else ""
 
 
 def has_runs_of(path: Path, known: str) -> bool:

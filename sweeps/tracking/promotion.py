@@ -186,7 +186,7 @@ def rollback(
             if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
                 raise
             raise InputError(
-                f"--to must be a version of {name}, got {version!r}, which is gone. Name another."
+                f"--to must be a version of {name}, got {version!r}, which it does not have. Name another."
             ) from error
         contest = Contest(client, name, version, None, Path(scratch), files=files)
         for answer in ask(contest, [gate for gate in GATES if gate.always]):

@@ -55,6 +55,7 @@ _DATABASE_PROBLEMS = (
         "Another process writes to it: wait until it has, or see which one with `fuser FILE`; nothing is lost",
     ),
     ("disk is full", "Make room on its disk"),
+    ("readonly", "Have it opened once by whoever may write it, or work on a copy of its folder"),
     ("", "Correct --tracking-uri, or put a copy of the file back"),
 )
 
@@ -117,19 +118,20 @@ class Tracking:
         return str(found.experiment_id)
 
 
-def check_tracking(uri: str | None, out: Path) -> Tracking:
+def check_tracking(uri: str | None, out: Path, *, plan: bool = False) -> Tracking:
     """Return the tracking store. A server has answered; a database file can be written, though MLflow saw it not yet.
 
     Args:
         uri: ``http(s)://…``, ``sqlite:///…`` or another database MLflow knows; None means ``out/mlflow.db``.
             Artifacts of a SQLite database lie beside it.
         out: folder of all sweeps, absolute or relative; made when missing.
+        plan: whether a database that was moved is left as it is, and the note says what a run would do.
 
     Raises:
         TrackingError: no such kind of store, a path that cannot be written, or a server that does not answer.
     """
     if uri is None:
-        return _check_sqlite(Path(out).absolute() / "mlflow.db")
+        return _check_sqlite(Path(out).absolute() / "mlflow.db", plan=plan)
     try:
         parts = urlsplit(uri)
     except ValueError:  # no URI at all
@@ -142,7 +144,7 @@ def check_tracking(uri: str | None, out: Path) -> Tracking:
                 f"tracking URI must name a database file as sqlite:///path/mlflow.db, got {mask_secrets(uri)!r}. "
                 f"Correct --tracking-uri, or {_WAYS_OUT}."
             )
-        return _check_sqlite(Path(place).expanduser().absolute())
+        return _check_sqlite(Path(place).expanduser().absolute(), plan=plan)
     if scheme in ("http", "https") and parts.netloc:
         tracking = Tracking(uri.rstrip("/"), None)
     elif scheme in _PORTS:
@@ -199,7 +201,7 @@ def patience(seconds: int = UPLOAD_SECONDS, retries: int = 2) -> Iterator[None]:
         os.environ.update(before)
 
 
-def _check_sqlite(path: Path) -> Tracking:
+def _check_sqlite(path: Path, *, plan: bool) -> Tracking:
     """Check that a database can be written, and lead it to the models and files of its runs, which lie beside it.
 
     MLflow would retry a file that it cannot open for 100 seconds.
@@ -213,7 +215,7 @@ def _check_sqlite(path: Path) -> Tracking:
             tempfile.TemporaryFile(dir=path.parent).close()
             return tracking
         with closing(sqlite3.connect(path, timeout=SERVER_SECONDS, isolation_level=None)) as database:
-            return replace(tracking, note=mend_places(database, path))
+            return replace(tracking, note=mend_places(database, path, plan=plan))
 
 
 def _make_database(path: Path, artifacts: str) -> None:

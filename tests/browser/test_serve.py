@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from carcls.export import load_export
-from tests.served import SHOWN, Server, jpeg, serving, until, write_models
+from tests.served import SHOWN, Server, jpeg, serving, until
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 
 KEY = "a-token-of-tests"
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A retrieval model and a classifier."""
-    return write_models(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def server(models: list[Path]) -> Iterator[Server]:
-    """Both, served."""
-    with serving(models) as server:
-        yield server
 
 
 def _choose(page: Page, photograph: bytes, name: str = "car.jpg") -> None:
@@ -83,6 +70,40 @@ def test_another_k_and_distance_are_asked_at_once(open_page: Callable[..., Page]
     assert "not calibrated" in page.locator("article").first.inner_text()
     page.select_option("#other", "")
     until(lambda: page.locator("article").count() == 1)
+
+
+@pytest.mark.parametrize("way", ["drop", "paste"])
+def test_a_photograph_can_be_dropped_and_pasted(
+    way: str, open_page: Callable[..., Page], server: Server, models: list[Path]
+) -> None:
+    """As from a folder's window or a clipboard; what else is dropped, such as text, asks nothing."""
+    page = open_page(server.address, hosts=(server.address,))
+    page.wait_for_selector("#model option", state="attached")
+    _hand_over(page, way, None)
+    (expected,) = load_export(models[0]).predict([jpeg(4)])
+    _hand_over(page, way, jpeg(4))
+    page.wait_for_selector("article .label")
+    assert page.locator("article .label").first.inner_text() == expected.label
+    assert page.locator("#drop.over").count() == 0
+
+
+def _hand_over(page: Page, way: str, photograph: bytes | None) -> None:
+    """Drop or paste a photograph, or a text where there is none."""
+    page.locator("#drop").evaluate(
+        """(target, { way, bytes }) => {
+            const held = new DataTransfer();
+            if (bytes) held.items.add(new File([new Uint8Array(bytes)], "car.jpg", { type: "image/jpeg" }));
+            else held.setData("text/plain", "a text");
+            const options = { bubbles: true, cancelable: true };
+            if (way === "paste") {
+                target.dispatchEvent(new ClipboardEvent("paste", { ...options, clipboardData: held }));
+                return;
+            }
+            for (const kind of ["dragenter", "dragover", "drop"])
+                target.dispatchEvent(new DragEvent(kind, { ...options, dataTransfer: held }));
+        }""",
+        {"way": way, "bytes": None if photograph is None else list(photograph)},
+    )
 
 
 def test_what_is_no_picture_is_said_politely(open_page: Callable[..., Page], server: Server) -> None:

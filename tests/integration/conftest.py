@@ -21,3 +21,19 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = TrialConfig(backbone="efficientnet_lite0", image_size=64)
     write_export(folder, classifier, config, classes=classes, margin=0.0)
     return folder
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model whose gallery has the pictures of four classes, beside the sweep ``mine`` that knows where they are."""
+    from helpers import draw_pictures, export_with_gallery
+
+    from carcls.data.config import DataConfig
+    from carcls.data.dataset import prepare_dataset
+    from carcls.stages import StageStore
+
+    pictures = draw_pictures(tmp_path / "pictures")
+    data = prepare_dataset(DataConfig(path=str(pictures)), StageStore(tmp_path / "runs" / "stages"), 64)
+    (tmp_path / "runs" / "mine").mkdir()
+    data.save(tmp_path / "runs" / "mine" / "dataset.json")
+    return export_with_gallery(tmp_path / "model", pictures)

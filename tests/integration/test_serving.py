@@ -9,32 +9,22 @@ import signal
 import socket
 import struct
 import threading
+import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from carcls.export import load_export
-from tests.served import CLASSES, SHOWN, Server, jpeg, picture, serving, until, write_models
+from carcls.serving.asked import Limits
+from carcls.serving.served import Served
+from tests.served import CLASSES, SHOWN, Server, jpeg, picture, serving, serving_here, until
 
 KEY = "a-token-of-tests"
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """A retrieval model and a classifier."""
-    return write_models(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture(scope="module")
-def server(models: list[Path]) -> Iterator[Server]:
-    """Both, served."""
-    with serving(models) as server:
-        yield server
 
 
 def _file(kind: str, mode: str) -> bytes:
@@ -127,6 +117,12 @@ def test_what_cannot_be_answered_is_refused_in_words(server: Server, body: bytes
         ("/predict?model=transfer&k=3", jpeg(1), 422, "Leave them out"),
         (f"/search?k={SHOWN + 1}", jpeg(1), 422, f"1 to {SHOWN}"),
         ("/search?k=many", jpeg(1), 422, "whole number"),
+        ("/search?k=0", jpeg(1), 422, "from 1"),
+        ("/predict?top=0", jpeg(1), 422, "from 1"),
+        (f"/predict?top={'9' * 5000}", jpeg(1), 422, "from 1"),
+        ("/predict?top=%D9%A3", jpeg(1), 422, "from 1"),
+        ("/predict?abstain=", jpeg(1), 422, "such as 0.9"),
+        ("/predict?looked=maybe", jpeg(1), 422, "1 or 0"),
         ("/search?distance=far", jpeg(1), 422, "euclidean or cosine"),
         ("/predict?abstain=0.9", jpeg(1), 422, "validation answers"),
         ("/thumbnails/retrieval/99", None, 404, "no such picture"),
@@ -141,6 +137,74 @@ def test_a_wrong_question_is_told_what_is_right(
     found, _, answer = server.ask(path, body)
     assert found == code
     assert words in answer["error"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "code", "words"),
+    [
+        ("application/json", b"[" * 200_000, 400, "too deeply"),
+        ("application/json", b'{"image":' + b"[" * 90 + b"1" + b"]" * 90 + b"}", 422, "cannot be read"),
+        ("application/json", b'{"image":[[' + b"9" * 5000 + b"]]}", 400, "is not"),
+        ("multipart/form-data; boundary=x", b"--x\r\n\r\n" + jpeg(1), 415, "--data-binary @car.jpg"),
+    ],
+    ids=["200,000 brackets", "90 brackets", "5,000 digits", "a form"],
+)
+def test_a_body_of_the_wrong_kind_is_told_what_is_right(
+    server: Server, kind: str, body: bytes, code: int, words: str
+) -> None:
+    """As JSON, not as a fault of the server."""
+    found, _, answer = server.ask("/predict", body, content_type=kind)
+    assert found == code
+    assert words in answer["error"]
+
+
+def test_the_bytes_that_wait_are_bounded(models: list[Path]) -> None:
+    """Whose body would be too much besides those that are there is told to come back, and can once they are gone."""
+    head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 90000\r\n\r\n"
+    with serving_here(models[1:], Limits(bodies=100_000)) as server:
+        with socket.create_connection(("127.0.0.1", server.port)) as slow:
+            slow.sendall(head + bytes(80_000))
+            until(lambda: b"held_bytes 80000" in server.ask("/metrics")[2])
+            code, headers, answer = server.ask("/predict", bytes(30_000))
+            assert (code, headers["retry-after"]) == (429, "1")
+            assert "ask again" in answer["error"]
+        until(lambda: b"held_bytes 0" in server.ask("/metrics")[2])
+        assert server.ask("/predict", jpeg(1))[0] == 200
+
+
+def test_of_a_request_that_takes_too_long_nothing_more_begins(
+    models: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 32 images the network computes the one it has begun, and the next request is answered."""
+    computed, slowly = list[int](), Served.answer
+
+    def answer(*given: Any, **named: Any) -> dict[str, Any]:
+        computed.append(1)
+        if named["top"] == 7:
+            time.sleep(0.5)
+        return slowly(*given, **named)
+
+    monkeypatch.setattr(Served, "answer", answer)
+    many = {"images": [base64.b64encode(jpeg(1)).decode()] * 32}
+    with serving_here(models[1:], Limits(seconds=0.8)) as server:
+        before = len(computed)
+        code, told = server.send("/predict?top=7", many)
+        assert (code, told["error"]) == (503, "there was no answer within 0.8 seconds")
+        assert server.ask("/predict", jpeg(1))[0] == 200
+        time.sleep(1)
+        assert len(computed) - before <= 4
+
+
+def test_a_fault_of_the_server_is_said_as_json_and_counted(models: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the headers of every answer; the next request is answered."""
+    with serving_here(models[1:], Limits()) as server:
+        with monkeypatch.context() as broken:
+            broken.setattr(Served, "answer", lambda *_, **__: 1 / 0)
+            code, headers, answer = server.ask("/predict", jpeg(1))
+        assert (code, headers["x-content-type-options"]) == (500, "nosniff")
+        assert "its log says more" in answer["error"]
+        assert b'path="/predict",code="500"} 1' in server.ask("/metrics")[2]
+        assert server.ask("/predict", jpeg(1))[0] == 200
 
 
 def test_the_search_finds_the_picture_itself_first_and_shows_it(server: Server) -> None:
@@ -189,8 +253,12 @@ def _count(server: Server) -> int:
 
 def test_a_page_elsewhere_asks_nothing_through_a_name_for_this_machine(server: Server) -> None:
     """Without a token only this machine's own names are answered."""
-    assert server.ask("/models", host="cars.example")[0] == 400
-    assert server.ask("/models", host=f"localhost:{server.port}")[0] == 200
+    for host in ("cars.example", "127.0.0.1.cars.example", "[nonsense", ""):
+        code, _, answer = server.ask("/models", host=host)
+        assert code == 400
+        assert "localhost" in answer["error"]
+    for host in (f"localhost:{server.port}", "127.0.0.2", "[::1]:80"):
+        assert server.ask("/models", host=host)[0] == 200
 
 
 def test_sixteen_clients_at_once_are_answered_and_more_are_asked_to_wait(server: Server) -> None:
@@ -214,7 +282,7 @@ def test_sixteen_clients_at_once_are_answered_and_more_are_asked_to_wait(server:
         return codes
 
     assert ask(16, 1) == {200: 16}
-    codes = ask(64, 32)
+    codes = ask(64, 8)
     assert set(codes) == {200, 429}
     assert server.ask("/health")[0] == 200
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from carcls.data.config import DataConfig
 from carcls.data.files import Folder
@@ -27,15 +28,17 @@ class Reader:
     Attributes:
         what: it looks for, in words.
         read: lists the images of a folder; None where it does not have this layout.
-        rank: 0 for a layout that its own files give away, 1 for folders of splits, 2 for class folders, which anything
-            looks like: lower ones are asked first, also of the folders inside.
+        rank: 0 for a layout that its own files give away, 1 for tables, which lie beside such data too, 2 for folders
+            of splits, 3 for class folders, which anything looks like: lower ones are asked first, also of those inside.
         settings: fields of the config that this layout understands and others need not.
+        read_file: lists the images of a file, and the folder that they lie in; None for layouts that are folders.
     """
 
     what: str
     read: Callable[[Folder, DataConfig], Manifest | None]
     rank: int = 0
     settings: tuple[str, ...] = ()
+    read_file: Callable[[Path, DataConfig], tuple[Folder, Manifest] | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

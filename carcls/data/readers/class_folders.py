@@ -109,4 +109,4 @@ def are_no_classes(names: Sequence[str]) -> bool:
     return bool(names) and all(words.intersection(re.findall("[a-z]+", name.lower())[-1:]) for name in names)
 
 
-READER = Reader("<class>/*.jpg", _read, rank=2, settings=("depth",))
+READER = Reader("<class>/*.jpg", _read, rank=3, settings=("depth",))

@@ -6,7 +6,7 @@ from carcls.data.config import DataConfig
 from carcls.data.files import Folder
 from carcls.data.manifest import Manifest, Split
 from carcls.data.readers import Annotation, Reader, manifest_of
-from carcls.data.readers.text import files_in, lines_of, require_parts, spelt
+from carcls.data.readers.text import files_in, lines_of, place_of, require_parts, spelt
 from carcls.errors import DataError
 
 _GIVES_AWAY = ("classes.txt", "labels.txt", "train.json", "test.json")
@@ -15,12 +15,12 @@ _SPLITS: tuple[Split, ...] = ("train", "test")
 
 def _read(folder: Folder, config: DataConfig) -> Manifest | None:  # noqa: ARG001 - as every reader
     """None where there is no ``meta/`` that lists classes, or lists a split of an ``images/``."""
-    meta = next((place for place in ("meta", "meta/meta") if _is_meta(folder, place)), None)  # Kaggle's is meta/meta
-    if meta is None:
+    meta, images = place_of(folder, "meta"), place_of(folder, "images")
+    if not _is_meta(folder, meta):
         return None
-    require_parts(folder, "Food-101", "food-101.tar.gz", *(f"{meta}/{split}.txt" for split in _SPLITS), "images/")
+    require_parts(folder, "Food-101", "food-101.tar.gz", *(f"{meta}/{split}.txt" for split in _SPLITS), f"{images}/")
     rows = [
-        Annotation(f"images/{name}.jpg", name.rpartition("/")[0], split)
+        Annotation(f"{images}/{name}.jpg", name.rpartition("/")[0], split)
         for split in _SPLITS
         for name in lines_of(folder.path / meta / f"{split}.txt")
     ]
@@ -45,7 +45,7 @@ def _labels(folder: Folder, meta: str) -> dict[str, str]:
     """Return what classes are called in words, which labels.txt says in the order of classes.txt."""
     files = [folder.first(name, (meta,)) for name in ("classes.txt", "labels.txt")]
     classes, labels = (lines_of(file) if file else [] for file in files)
-    return dict(zip(classes, labels, strict=True)) if len(classes) == len({*labels}) else {}
+    return dict(zip(classes, labels, strict=True)) if len(classes) == len(labels) == len({*labels}) else {}
 
 
 READER = Reader("Food-101", _read)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from carcls.data.manifest import require_file
 from carcls.errors import DataError
 
 
@@ -21,6 +22,7 @@ def load_matlab(file: Path, name: str) -> Any:
     from scipy.io import loadmat
 
     try:
+        require_file(file)
         content: dict[str, Any] = loadmat(file, squeeze_me=True, chars_as_strings=True)
     except NotImplementedError:  # scipy's, of HDF5
         raise DataError(f"{file} must not be of MATLAB's version 7.3 (HDF5). Save it with -v7.") from None

@@ -6,28 +6,27 @@ from carcls.data.config import DataConfig
 from carcls.data.files import Folder
 from carcls.data.manifest import Manifest, Split
 from carcls.data.readers import Annotation, Reader, manifest_of
-from carcls.data.readers.text import Records, files_in, require_parts, spelt
+from carcls.data.readers.text import Records, files_in, place_of, require_parts, spelt
 
-_LISTS: dict[str, Split] = {"annotations/trainval.txt": "train", "annotations/test.txt": "test"}
+_LISTS: dict[str, Split] = {"trainval.txt": "train", "test.txt": "test"}
 
 
 def _read(folder: Folder, config: DataConfig) -> Manifest | None:  # noqa: ARG001 - as every reader
     """None where ``annotations/`` holds neither the list of all images nor that of the training images."""
-    if not (folder.has("annotations/list.txt") or folder.has("annotations/trainval.txt")):
+    lists, place = place_of(folder, "annotations"), place_of(folder, "images")
+    if not (folder.has(f"{lists}/list.txt") or folder.has(f"{lists}/trainval.txt")):
         return None
-    require_parts(folder, "Oxford-IIIT Pets", "images.tar.gz and annotations.tar.gz", *_LISTS, "images/")
-    images = [(image, split) for name, split in _LISTS.items() for image in Records(folder.path / name)]
+    parts = [*(f"{lists}/{name}" for name in _LISTS), f"{place}/"]
+    require_parts(folder, "Oxford-IIIT Pets", "images.tar.gz and annotations.tar.gz", *parts)
+    images = [(image, split) for name, split in _LISTS.items() for image in Records(folder.path / lists / name)]
     names = spelt({breed: breed for breed in dict.fromkeys(image.rpartition("_")[0] for image, _ in images)})
-    heads = folder.below("annotations/xmls")
-    pictures = folder.below("images")
+    others = [path for path in files_in(folder, place) if path.endswith(".mat")]  # of three images, as published
+    heads = folder.below(f"{lists}/xmls")
     return manifest_of(
         folder,
-        (Annotation(f"images/{image}.jpg", names[image.rpartition("_")[0]], split) for image, split in images),
+        (Annotation(f"{place}/{image}.jpg", names[image.rpartition("_")[0]], split) for image, split in images),
         layout="Oxford-IIIT Pets",
-        companions=[
-            *files_in(folder, "annotations"),
-            *(f"images/{name}" for name in (pictures.others if pictures else ()) if name.endswith(".mat")),
-        ],
+        companions=[*files_in(folder, "annotations"), *others],
         notes=["Images are not cut: the boxes in annotations/xmls/ are of heads only."] if heads else [],
     )
 

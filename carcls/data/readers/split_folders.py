@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
+
 from carcls.data.config import DataConfig
 from carcls.data.files import Folder
-from carcls.data.manifest import Manifest
+from carcls.data.manifest import Manifest, Split
 from carcls.data.readers import Reader, manifest_of, split_named
-from carcls.data.readers.class_folders import ClassFolder, class_folders, notes_of
+from carcls.data.readers.class_folders import ClassFolder, are_no_classes, class_folders, notes_of
 
 
 def _read(folder: Folder, config: DataConfig) -> Manifest | None:
     """None where the folder holds no train folder with class folders."""
     found = [
-        (split, name, part, class_folders(part, config.depth))
+        (split, name, part, _classes(part, config))
         for name, part in folder.folders.items()
-        if (split := split_named(name))
+        if (split := _split_of(name))
     ]
     order = ("train", "validation", "test")
     found.sort(key=lambda each: order.index(each[0]))
@@ -36,4 +38,21 @@ def _read(folder: Folder, config: DataConfig) -> Manifest | None:
     )
 
 
-READER = Reader("train/<class>/*.jpg with test/<class>/*.jpg", _read, rank=1, settings=("depth",))
+def _classes(part: Folder, config: DataConfig) -> list[ClassFolder]:
+    """Return the class folders of a split; none where they are heaps of images, such as ``train/images/``."""
+    found = class_folders(part, config.depth)
+    is_heap = config.depth is None and are_no_classes([one.name for one in found if one.images])
+    return [] if is_heap else found
+
+
+def _split_of(name: str) -> Split | None:
+    """Return the split that a folder's name tells by one of its words.
+
+    >>> [_split_of(name) for name in ("val", "cars_train", "Test images", "train_test", "cars")]
+    ['validation', 'train', 'test', None, None]
+    """
+    splits = {split for word in re.split(r"[\s_.-]", name) if (split := split_named(word))}
+    return splits.pop() if len(splits) == 1 else None
+
+
+READER = Reader("train/<class>/*.jpg with test/<class>/*.jpg", _read, rank=2, settings=("depth",))

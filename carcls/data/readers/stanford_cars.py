@@ -13,6 +13,7 @@ from carcls.data.files import Folder
 from carcls.data.manifest import ImageRecord, Manifest, Split
 from carcls.data.readers import Reader
 from carcls.data.readers.matlab import load_matlab
+from carcls.data.readers.text import place_of
 from carcls.errors import DataError
 
 _PLACES = (".", "devkit", "car_devkit", "car_devkit/devkit", "cars_devkit")
@@ -22,12 +23,14 @@ _ALL_ANNOTATIONS = "cars_annos.mat"
 def _read(root: Folder, config: DataConfig) -> Manifest | None:  # noqa: ARG001 - as every reader
     """None where neither ``root`` nor a devkit folder in it holds annotations, nor ``root`` the images to them."""
     train_file, all_file = root.first(TRAIN_ANNOTATIONS, _PLACES), root.first(_ALL_ANNOTATIONS, _PLACES)
+    if all_file is not None and root.below("car_ims") and not root.below("cars_train"):
+        return _read_all(root, all_file)
     if train_file is not None:
         return _read_devkit(root, train_file)
-    if all_file is not None and root.below("car_ims"):
-        return _read_all(root, all_file)
-    flat = [f"{name}/" for name in ("cars_train", "cars_test", "car_ims") if _holds_only_images(root, name)]
-    if flat or (all_file is not None and not root.holds_images):
+    names = [name for name in ("cars_train", "cars_test", "car_ims") if name != root.path.name]
+    flat = [f"{name}/" for name in names if _holds_only_images(root, name)]
+    has_table = any(name.endswith((".csv", ".tsv", ".jsonl", ".parquet")) for name in root.others)  # may label them
+    if (flat and not has_table) or (all_file is not None and not root.holds_images):
         raise DataError(_unlabelled(root, flat, all_file))
     return None
 
@@ -140,14 +143,14 @@ def _numbers(column: Any, file: Path) -> list[int]:
 
 
 def _image_folder(root: Folder, name: str) -> str | None:
-    """Return the folder of images relative to ``root``; some archives hold it inside one of the same name."""
-    return next((place for place in (f"{name}/{name}", name) if root.below(place)), None)
+    """Return the folder of images relative to ``root``; None where there is none."""
+    place = place_of(root, name)
+    return place if root.below(place) else None
 
 
 def _holds_only_images(root: Folder, name: str) -> bool:
     """Tell whether a folder's images lie beside each other in it, and in no class folders."""
-    place = _image_folder(root, name)
-    folder = root.below(place) if place else None
+    folder = root.below(place_of(root, name))
     return folder is not None and bool(folder.images)
 
 

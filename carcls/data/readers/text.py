@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from carcls.data.files import Folder
-from carcls.errors import DataError
+from carcls.data.manifest import require_file
+from carcls.errors import DataError, UnreadableImage
 
 
 def lines_of(file: Path) -> list[str]:
@@ -16,9 +18,10 @@ def lines_of(file: Path) -> list[str]:
         DataError: it cannot be read as text.
     """
     try:
+        require_file(file)
         lines = (line.strip() for line in file.read_text(encoding="utf-8-sig").split("\n"))
         return [line for line in lines if line and not line.startswith("#")]
-    except (OSError, UnicodeError) as error:
+    except (OSError, UnicodeError, UnreadableImage) as error:
         raise DataError(f"{file} must be a text file in UTF-8 ({error}). Fetch it again.") from error
 
 
@@ -47,7 +50,7 @@ class Records(dict[str, str]):
             found = [float(word) for word in self[name].split()]
         except ValueError:
             found = []
-        if len(found) != count:
+        if len(found) != count or not all(map(math.isfinite, found)):
             raise DataError(f"{self.file} must say {count} numbers of {name!r}, got {self[name]!r}. Fetch it again.")
         return found
 
@@ -70,6 +73,11 @@ def require_parts(folder: Folder, name: str, source: str, *parts: str) -> None:
         raise DataError(
             f"{name} must have {' and '.join(lacking)}, got {str(folder.path)!r} without {it}. Take {it} from {source}."
         )
+
+
+def place_of(folder: Folder, name: str) -> str:
+    """Return where a folder of a data set is, relative to ``folder``: some archives hold it in one of its own name."""
+    return f"{name}/{name}" if folder.below(f"{name}/{name}") else name
 
 
 def files_in(folder: Folder, *places: str) -> Iterator[str]:

@@ -29,13 +29,9 @@ REAL = Path(os.environ.get("CARSWEEP_REAL_CARS", "shared/data/stanford_cars"))
 
 
 @pytest.fixture
-def model(tmp_path: Path) -> Path:
-    """A model whose gallery has the pictures of four classes, beside the sweep ``mine`` that knows where they are."""
-    pictures = draw_pictures(tmp_path / "pictures")
-    data = prepare_dataset(DataConfig(path=str(pictures)), StageStore(tmp_path / "runs" / "stages"), 64)
-    (tmp_path / "runs" / "mine").mkdir()
-    data.save(tmp_path / "runs" / "mine" / "dataset.json")
-    return export_with_gallery(tmp_path / "model", pictures, thumbnails=True)
+def model(model: Path, tmp_path: Path) -> Path:
+    """The model whose gallery has the pictures of four classes, which it carries with it."""
+    return export_with_gallery(model, tmp_path / "pictures", thumbnails=True)
 
 
 def test_onnx_is_checked_on_the_test_images(run: Run, model: Path, tmp_path: Path) -> None:

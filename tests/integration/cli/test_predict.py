@@ -68,6 +68,17 @@ def test_a_list_is_answered_line_by_line(
     assert [line.partition("\t")[0] for line in out.splitlines()] == images[::-1]
     monkeypatch.setattr(sys, "stdin", io.StringIO("missing.jpg\n"))
     assert run("predict", "-", "--model", export)[:2] == (1, "missing.jpg\t\t\tthe file is missing\n")
+    monkeypatch.setattr(sys, "stdin", None)  # as the shell's <&- leaves it
+    code, _, err = run("predict", "-", "--model", export)
+    assert (code, "closed" in err) == (2, True)
+
+
+def test_a_table_has_no_more_columns_than_there_are_classes(run: Run, export: Path, pictures: Path) -> None:
+    """However many are asked for."""
+    image = next(pictures.rglob("0*.jpg"))
+    assert run("predict", image, "--model", export, "--top", 10_000, "--csv", "found.csv")[0] == 0
+    head, row = Path("found.csv").read_text().splitlines()
+    assert (head.count(","), row.count(",")) == (15, 15)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +91,8 @@ def test_a_list_is_answered_line_by_line(
         (["pictures", "--csv", "no/such/found.csv"], "--csv must name a file in a folder that exists"),
         (["pictures", "--csv", "pictures"], "--csv must name a file in a folder that exists"),
         (["transfer", "pictures"], "--out must be a folder with runs"),
+        (["pictures", "--model", ""], "must not be empty"),
+        (["pictures", "--tracking-uri", ""], "tracking URI must be"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_loaded(words: list[str], said: str, run: Run, pictures: Path) -> None:

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers import draw_pictures, export_with_gallery
+from helpers import export_with_gallery
 
-from carcls.data.config import DataConfig
-from carcls.data.dataset import prepare_dataset
 from carcls.evaluation.confidence import Confidence
-from carcls.stages import StageStore
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    """A model whose gallery has the pictures of four classes, beside the sweep ``mine`` that knows where they are."""
-    pictures = draw_pictures(tmp_path / "pictures")
-    data = prepare_dataset(DataConfig(path=str(pictures)), StageStore(tmp_path / "runs" / "stages"), 64)
-    (tmp_path / "runs" / "mine").mkdir()
-    data.save(tmp_path / "runs" / "mine" / "dataset.json")
-    return export_with_gallery(tmp_path / "model", pictures)
 
 
 @pytest.mark.parametrize("confidence", [None, Confidence(0.8, 0.01)], ids=["raw", "calibrated"])
@@ -74,6 +62,15 @@ def test_a_page_has_the_pictures_that_are_still_there(
     assert "&lt;b&gt;asked.jpg" in page
 
 
+def test_a_page_names_files_whose_names_are_no_text(run: Run, model: Path, tmp_path: Path) -> None:
+    """Such as those of Latin-1; the family may be said before the images, as to carsweep predict."""
+    image = next((tmp_path / "pictures" / "test").rglob("*.jpg")).rename(tmp_path / os.fsdecode(b"citro\xebn.jpg"))
+    assert run("similar", "retrieval", image, "--model", model, "--html", "page.html")[0] == 0
+    assert r"citro\udcebn.jpg" in Path("page.html").read_text()
+    code, _, err = run("similar", "transfer", image, "--model", model)
+    assert (code, "Neighbours are of retrieval" in err) == (2, True)
+
+
 def test_a_model_that_carries_pictures_needs_no_others(run: Run, model: Path, tmp_path: Path) -> None:
     """Wherever the data and the runs are."""
     export_with_gallery(model, tmp_path / "pictures", thumbnails=True)
@@ -89,6 +86,7 @@ def test_a_model_that_carries_pictures_needs_no_others(run: Run, model: Path, tm
     [
         (["--k", "100"], "--k must be at most the 40 images of the gallery, got 100"),
         (["--html", "no/such/page.html"], "--html must name a file in a folder that exists"),
+        (["--html", "pictures"], "--html must name a file in a folder that exists"),
         (["nowhere"], "PATH must name images"),
     ],
 )

@@ -98,6 +98,15 @@ def test_devkit_is_found_wherever_its_archives_unpack(tmp_path: Path, place: str
     assert manifest.images[1].box == (0, 0, 24, 16)
 
 
+def test_the_devkit_is_found_as_torchvision_lays_it_out(tmp_path: Path) -> None:
+    """In ``stanford_cars/``, the labels of test beside ``devkit/``, under which torchvision's root lies."""
+    root = write_devkit(tmp_path / "stanford_cars")
+    shutil.move(root / "devkit" / "cars_test_annos_withlabels.mat", root)
+    listed = read_layout(tmp_path)
+    assert (listed.root, listed.layout, listed.notes) == (root, "Stanford Cars, the devkit", ())
+    assert [image.split for image in listed.images] == ["train", "train", "train", "test"]
+
+
 def test_devkit_without_test_labels_leaves_test_out_and_says_so(tmp_path: Path) -> None:
     """Unlabelled test images are not used, and a note tells which file would change that."""
     manifest = read_layout(write_devkit(tmp_path, test_labels=False))
@@ -111,6 +120,14 @@ def test_split_folders_give_sorted_classes_and_the_splits_as_found(tmp_path: Pat
     assert manifest.classes == ("a", "b")
     assert [image.path for image in manifest.images if image.split == "test"] == ["test/a/0.jpg", "test/b/0.jpg"]
     assert [image.label for image in manifest.images] == [0, 0, 0, 1, 1, 0, 1]
+
+
+@pytest.mark.parametrize("names", ["cars_train cars_test", "train_images test_images", "Training-Set Test-Set"])
+def test_split_folders_may_have_other_words_in_their_names(tmp_path: Path, names: str) -> None:
+    """One word of the name says which split it is."""
+    train, test = names.split()
+    listed = read_layout(write_folders(tmp_path, {f"{train}/a": 2, f"{train}/b": 2, f"{test}/a": 1}))
+    assert [image.split for image in listed.images] == ["train"] * 4 + ["test"]
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation"])
@@ -131,7 +148,16 @@ def test_a_validation_folder_is_kept_or_cut_anew_as_the_config_says(tmp_path: Pa
 
 @pytest.mark.parametrize(
     "folders",
-    ["train test", "images thumbnails", "a_train/a_train a_test/a_test", "part1 part2", "a/img a/jpg", "Photos Raw"],
+    [
+        "train test",
+        "images thumbnails",
+        "a_train/a_train a_test/a_test",
+        "part1 part2",
+        "a/img a/jpg",
+        "Photos Raw",
+        "train/images valid/images",
+        "cars_train/batch1 cars_train/batch2",
+    ],
 )
 def test_splits_of_unsorted_images_are_no_classes(tmp_path: Path, folders: str) -> None:
     """Folders named after splits, sizes or heaps are refused with the layouts that are read, unless they are meant."""

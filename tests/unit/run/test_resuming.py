@@ -184,6 +184,20 @@ def test_what_is_added_or_set_is_told(sets: list[str], options: dict[str, str], 
     assert extend(*sets, **options).changes == tuple(changes)
 
 
+def test_fewer_trials_than_were_begun_are_refused(tmp_path: Path) -> None:
+    """With how many there are, and what ends the sweep; so many are no mistake: those that were begun are ended."""
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    with Study.open(folder, spec_of()) as study:
+        for _ in range(3):
+            train(study, ask(study))
+    command = Command("sweep", "mine", (spec_of(),), out=tmp_path)
+    given: dict[str, Any] = {"hours": None, "sets": [], "resources": {}}
+    with pytest.raises(InputError, match=r"at least the 3 that 'mine' has begun, got 2.*carsweep finish mine"):
+        extended(command, trials="2", **given)
+    assert extended(command, trials="3", **given).specs[0].trials == 3
+
+
 def test_one_end_of_a_domain_is_moved_and_a_fixed_setting_leaves_the_search() -> None:
     """The other end stays."""
     assert extend("space.dropout.high=0.7").specs[0].search["dropout"] == Range(0.0, 0.7)

@@ -152,6 +152,9 @@ def test_a_database_that_was_moved_or_copied_with_its_files_is_mended(tmp_path: 
     client.log_text(run, "first", "said.txt")
     shutil.copytree(old, copy)
     before = places(old)
+    planned = check_tracking(None, copy, plan=True)
+    assert planned.note == f"{copy} was moved or copied from {old}: MLflow's paths will be mended by a run."
+    assert places(copy) == before
     moved = check_tracking(None, copy)
     assert moved.note == f"{copy} was moved or copied from {old}: MLflow's paths are mended."
     second = moved.client().create_run(moved.experiment("transfer")).info

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from published import (
+    picture,
     write_aircraft,
     write_car_ims,
     write_cars_by_class,
@@ -77,16 +79,23 @@ def test_aircraft_has_three_levels_and_its_own_validation_images(
     assert read_layout(tmp_path / "data", config).images[0].path == "images/1025795.jpg"
 
 
+def nest(root: Path, name: str) -> None:
+    """Put a folder into one of its own name, as some archives have it."""
+    (root / name).rename(root / "inner")
+    (root / name).mkdir()
+    (root / "inner").rename(root / name / name)
+
+
 def test_food_has_its_split_and_names_in_words(tmp_path: Path) -> None:
-    """Classes are called as labels.txt has them, without it as their folders; Kaggle's meta/ lies in another."""
+    """Classes are called as labels.txt has them, else as their folders; Kaggle's meta/ lies in another."""
     listed = read_layout(write_food(tmp_path))
     assert (listed.layout, listed.classes, listed.notes) == ("Food-101", ("Apple pie", "Beef tartare"), ())
     assert splits_of(listed) == {"train": 3, "test": 1}
     assert listed.images[0] == ImageRecord("images/apple_pie/1005649.jpg", 0, "train", None)
+    write_texts(tmp_path, {"meta/labels.txt": ["Pie", "Tartare", "Pie"]})
+    assert read_layout(tmp_path).classes == ("apple pie", "beef tartare")
     (tmp_path / "meta" / "labels.txt").unlink()
-    (tmp_path / "meta").rename(tmp_path / "inner")
-    (tmp_path / "meta").mkdir()
-    (tmp_path / "inner").rename(tmp_path / "meta" / "meta")
+    nest(tmp_path, "meta")
     assert read_layout(tmp_path).classes == ("apple pie", "beef tartare")
 
 
@@ -100,6 +109,12 @@ def test_pets_have_their_split_and_are_not_cut_to_their_heads(tmp_path: Path) ->
         "'images/Abyssinian_102.jpg'.",
         "Images are not cut: the boxes in annotations/xmls/ are of heads only.",
     )
+    nest(tmp_path, "images")
+    nest(tmp_path, "annotations")
+    again = read_layout(tmp_path)
+    assert ([image.path for image in again.images], len(again.notes)) == (
+        [f"images/{image.path}" for image in listed.images], 2,
+    )  # fmt: skip
 
 
 def test_flowers_have_numbers_for_names_and_a_small_training_split(tmp_path: Path) -> None:
@@ -129,6 +144,14 @@ def test_cars_in_one_folder_have_their_split_in_one_file(tmp_path: Path) -> None
         ImageRecord("car_ims/000002.jpg", 0, "test", (47, 23, 441, 202)),
         ImageRecord("car_ims/000003.jpg", 1, "train", (6, 3, 277, 180)),
     )
+
+
+def test_the_devkit_beside_the_one_folder_is_not_needed(tmp_path: Path) -> None:
+    """cars_annos.mat says all of car_ims/, where cars_train/ is not there."""
+    write_car_ims(tmp_path)
+    (tmp_path / "devkit").mkdir()
+    (tmp_path / "devkit" / "cars_train_annos.mat").write_bytes(b"MATLAB 5.0")
+    assert splits_of(read_layout(tmp_path)) == {"train": 2, "test": 1}
 
 
 def test_cars_by_class_have_the_boxes_of_their_split(tmp_path: Path) -> None:
@@ -199,6 +222,17 @@ def saved_as_hdf5(write: Write, name: str) -> Write:
     return make
 
 
+def piped(write: Write, name: str) -> Write:
+    """Return what writes a data set with a pipe in place of a file, which nobody writes into."""
+
+    def make(root: Path) -> Path:
+        (write(root) / name).unlink()
+        os.mkfifo(root / name)
+        return root
+
+    return make
+
+
 NEARLY: list[tuple[Write, str]] = [
     (
         without(write_cub, "train_test_split.txt"),
@@ -213,6 +247,9 @@ NEARLY: list[tuple[Write, str]] = [
     (replaced(write_cub, "train_test_split.txt", "1 1"), r"train_test_split\.txt must have a line of '2', got none"),
     (replaced(write_cub, "bounding_boxes.txt", "1 3 4"), r"boxes\.txt must say 4 numbers of '1', got '3 4'\."),
     (replaced(write_cub, "images.txt", "1 ../../a.jpg", "4 b.jpg"), r"images must lie in .*, got 'images/\.\./\.\./a"),
+    (replaced(write_cub, "bounding_boxes.txt", "1 3 4 nan 5"), r"must say 4 numbers of '1', got '3 4 nan 5'\."),
+    (piped(write_cub, "images.txt"), r"images\.txt must be a text file in UTF-8 \(it is a pipe, not a file\)"),
+    (piped(write_flowers, "setid.mat"), r"setid\.mat must be a MATLAB file, but .* \(it is a pipe, not a file\)"),
     (replaced(write_cub, "classes.txt", "1"), r"classes\.txt must say something of '1'"),
     (without(write_aircraft, "data/images"), r"FGVC-Aircraft must have data/images/, got .* without it"),
     (without(write_aircraft, "data/images_variant_val.txt"), r"must have data/images_variant_val\.txt, got"),
@@ -275,6 +312,27 @@ def test_a_few_missing_images_are_told_of(tmp_path: Path) -> None:
         "1 of 6 images is missing, such as "
         "'images/002.Laysan_Albatross/Laysan_Albatross_0000_796104.jpg': it is left out."
     )
+
+
+def test_the_images_of_cars_beside_a_table_are_not_cars_without_labels(tmp_path: Path) -> None:
+    """The table may hold the labels; where it does not, folders of images are no classes."""
+    write_texts(tmp_path, {"cars_train.csv": ["x1,y1", "3,4"]})
+    for name in ("cars_train/cars_train", "cars_test/cars_test"):
+        picture(tmp_path / name / "00001.jpg")
+    with pytest.raises(DataError, match=r"must be in a known layout, got .* Looked for"):
+        read_layout(tmp_path)
+    paths = ("cars_train/cars_train/00001.jpg,a", "cars_test/cars_test/00001.jpg,b")
+    write_texts(tmp_path, {"cars_train.csv": ["path,label", *paths]})
+    assert read_layout(tmp_path).classes == ("a", "b")
+
+
+def test_tables_beside_a_published_data_set_do_not_hide_it(tmp_path: Path) -> None:
+    """As Kaggle has FGVC-Aircraft: two folders deep, and lists of its own that name files without their folders."""
+    write_aircraft(tmp_path / "fgvc-aircraft-2013b" / "fgvc-aircraft-2013b")
+    write_texts(tmp_path, {f"{split}.csv": ["filename,Classes,Labels", "1.jpg,A318,0"] for split in ("train", "test")})
+    listed = read_layout(tmp_path)
+    assert (listed.layout, len(listed.notes)) == ("FGVC-Aircraft, data.level=variant", 1)
+    assert "(2 .csv)" in listed.notes[0]
 
 
 def test_the_level_of_aircraft_is_refused_elsewhere(tmp_path: Path) -> None:
