@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from carcls.data.decode import open_image
-from carcls.data.files import FORMATS, entries
+from carcls.data.files import FORMATS, entries, list_folder
 from carcls.data.readers import split_named
 from carcls.data.tables import HUGGING_FACE, PATH_COLUMNS, as_text, is_simple, plain
 from carcls.errors import DataError
 
 _ROWS, _MOST_FOLDERS = 64, 20
+_ABOUT = {"dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json"}
 _OURS = {*PATH_COLUMNS, "split", "subset", "partition", "set", "dataset"}
 
 
@@ -75,6 +76,18 @@ def write_files(shards: Shards, into: Path) -> list[str]:
                     table.writerow([_written(images[place].as_py(), into, f"{split}/{row:08d}"), split, *rest])
                     row += 1
     return [*shards.notes, *columns.notes]
+
+
+def left_out_of(path: Path) -> Iterator[str]:
+    """Say how many files beside shards are no part of the data set."""
+    shards = find_shards(path)
+    known = set(shards.files) if shards else set()
+    files = [place.path / name for place in list_folder(path).walk() for name in (*place.images, *place.others)]
+    others = [file for file in files if file not in known and file.name not in _ABOUT and file.suffix != ".md"]
+    if others:
+        verb, they = ("is", "it is no shard") if len(others) == 1 else ("are", "they are no shards")
+        shown = str(others[0].relative_to(path))
+        yield f"{len(others):,} of {len(files):,} files {verb} left out: {they} of a split, such as {shown!r}."
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,10 @@ READERS: list[Reader] = [module.READER for module in _MODULES if hasattr(module,
 """Those of a lower rank are asked first, of the folder and of each folder inside; others in their order."""
 
 _DOCUMENTS = ("readme", "license", "licence", "copying", "citation", "changelog")
+_REMEDIES = {
+    **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "Save it as CSV."),
+    ".json": "Write an object a line, as .jsonl.",
+}
 _OPTIONAL = ("depth", "level", "images", "label")
 
 
@@ -94,7 +98,7 @@ def _read_file(path: Path, config: DataConfig) -> tuple[Folder, Manifest]:
             return found
     raise DataError(
         f"data path must be a folder, a table ({', '.join(SUFFIXES)}) or an archive (.zip, .tar, .tar.gz, …), got the "
-        f"file {str(path)!r}. Give its folder, or unpack it."
+        f"file {str(path)!r}. {_REMEDIES.get(extension_of(path.name), 'Give its folder, or unpack it.')}"
     )
 
 

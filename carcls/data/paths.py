@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from carcls.data.files import extension_of, list_folder
+from carcls.data.tables import PATH_COLUMNS, csv_records, plain
 from carcls.errors import InputError
 
 LIST = "-"
 """The word for a list on stdin."""
-_COLUMNS = ("path", "image", "filename")
 
 
 def require_images(words: Sequence[str], lines: Iterable[str] | None = ()) -> None:
@@ -42,7 +41,7 @@ def images_named(words: Sequence[str], lines: Iterable[str], others: Counter[str
 
     Args:
         words: a file, whatever it is; a folder, of which all images in it and in its folders are meant, hidden ones
-            left out; a ``.csv`` with a column ``path``, ``image`` or ``filename``, relative to its folder; ``-``.
+            left out; a ``.csv`` with a column ``path``, ``image`` or the like, relative to its folder; ``-``.
         lines: stands for ``-``, a path each.
         others: counts the files in folders that are no images, by extension.
     """
@@ -66,22 +65,18 @@ def _paths_in(table: Path) -> Iterator[str]:
     Raises:
         InputError: it has no such column, or is no text.
     """
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            head = file.readline()
-            split = max(",;\t", key=head.count)  # spreadsheets of many countries part cells at ;
-            names = [name.strip().lower() for name in next(csv.reader([head], delimiter=split), [])]
-            place = next((names.index(name) for name in _COLUMNS if name in names), None)
-            if place is None:
-                raise InputError(
-                    f"{table} must have a column {', '.join(_COLUMNS[:-1])} or {_COLUMNS[-1]} in its first line, got "
-                    f"{', '.join(names) or 'nothing'}. Name the column."
-                )
-            for row in csv.reader(file, delimiter=split):
-                if named := row[place].strip() if len(row) > place else "":
-                    yield str(table.parent / named)
-    except (OSError, UnicodeError, csv.Error) as error:
-        raise InputError(f"{table} must be a table of text ({error}). Save it as CSV in UTF-8.") from error
+    records = csv_records(table)
+    _, names = next(records, (1, []))
+    known = [plain(name) for name in names]
+    place = next((known.index(name) for name in PATH_COLUMNS if name in known), None)
+    if place is None:
+        raise InputError(
+            f"{table} must have a column path, image or filename in its first line, got "
+            f"{', '.join(names) or 'nothing'}. Name the column."
+        )
+    for _, row in records:
+        if named := row[place] if len(row) > place else "":
+            yield str(table.parent / named)
 
 
 def _is_table(word: str) -> bool:

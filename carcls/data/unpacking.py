@@ -14,7 +14,7 @@ from pathlib import Path
 from carcls.config import digest_of
 from carcls.data.archives import is_archive, stem_of, unpack
 from carcls.data.files import entries
-from carcls.data.hugging_face import find_shards, write_files
+from carcls.data.hugging_face import find_shards, left_out_of, write_files
 from carcls.data.manifest import contents_of
 from carcls.disk import is_full_disk
 from carcls.errors import DiskFull, OutputError
@@ -82,13 +82,10 @@ def unpacked(path: Path, out: Path, stages: StageStore | None = None) -> Unpacke
     return Unpacked(folder, package.name, None if holds_images else package.place)
 
 
-def notes_of_unpacking(folder: Path) -> list[str]:
-    """Return what was said when a folder of the store was written; nothing of any other folder."""
-    notes = folder.parent / _NOTES
-    if folder.name != _FILES or not notes.is_file():
-        return []
-    said: list[str] = json.loads(notes.read_text(encoding="utf-8"))
-    return [f"It is unpacked in {folder}.", *said]
+def notes_of_unpacking(path: Path, folder: Path) -> list[str]:
+    """Return what is to be told of a data set that was written as files into ``folder``, a sentence each."""
+    said: list[str] = json.loads((folder.parent / _NOTES).read_text(encoding="utf-8"))
+    return [f"It is unpacked in {folder}.", *said, *(left_out_of(path) if path.is_dir() else ())]
 
 
 def _package(path: Path) -> _Package | None:

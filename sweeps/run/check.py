@@ -13,7 +13,7 @@ from carcls.errors import InputError, OutputError
 from carcls.gpus import busy_note, gpus_seen
 from sweeps.engine.resources import Machine, Share, least_seconds, processes_of, this_machine
 from sweeps.engine.shares import share_of, share_text
-from sweeps.run.data import data_notes, list_images, located
+from sweeps.run.data import data_notes, list_images
 from sweeps.spec.loading import cut_neighbours, with_neighbours_of
 from sweeps.spec.mistakes import Mistakes
 from sweeps.spec.sweep_file import has_begun, is_sweep, read_file, require_kind
@@ -77,7 +77,7 @@ def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]
 
     out, mistakes, listed = command.root, Mistakes(), None
     with mistakes:
-        listed, listing = list_images(located(command.specs[0].data, out))
+        listed, listing = list_images(command.specs[0].data, out)
     with mistakes:
         require_writable(out, make=not mistakes.found and (not plan or command.address is not None))
     tracking, machine, machines = _ask_around(command, mistakes, plan=plan)

@@ -64,12 +64,13 @@ def _demo_folder(out: Path) -> Path:
     return out / "data" / FOLDER_NAME
 
 
-def list_images(data: DataConfig) -> tuple[DataSummary, Manifest | None]:
+def list_images(data: DataConfig, out: Path) -> tuple[DataSummary, Manifest | None]:
     """Return the numbers of a data set by its listing, and the listing; demo cars that are not drawn have none.
 
     Raises:
         InputError: there are no images that can be used.
     """
+    given, data = data.path, located(data, out)
     if data.path is None:
         return expected_demo(data), None
     from carcls.data.dataset import summarize
@@ -77,7 +78,9 @@ def list_images(data: DataConfig) -> tuple[DataSummary, Manifest | None]:
     from carcls.data.unpacking import notes_of_unpacking
 
     listing = read_layout(Path(data.path), data)
-    listing = replace(listing, notes=(*notes_of_unpacking(Path(data.path)), *listing.notes))
+    if given and given != data.path:
+        told = notes_of_unpacking(Path(given).expanduser(), Path(data.path))
+        listing = replace(listing, notes=(*told, *listing.notes))
     return summarize(data, listing), listing
 
 

@@ -15,13 +15,13 @@ _BOXES = "bounding_boxes.txt"
 
 
 def _read(folder: Folder, config: DataConfig) -> Manifest | None:  # noqa: ARG001 - as every reader
-    """None where the folder holds neither the list of labels nor that of splits, and not two of the others."""
-    lists = [name for name in (_IMAGES, _LABELS, _CLASSES, _SPLIT, _BOXES) if folder.has(name)]
-    if len(lists) < 2 and not {_LABELS, _SPLIT} & {*lists}:
+    """None where the folder holds no list that only CUB has, nor the lists of images and classes with ``images/``."""
+    usual = folder.has(_IMAGES) and folder.has(_CLASSES) and folder.below("images")
+    if not (usual or any(map(folder.has, (_LABELS, _SPLIT, _BOXES)))):
         return None
     require_parts(folder, "CUB-200-2011", "CUB_200_2011.tgz", _IMAGES, _LABELS, _CLASSES, _SPLIT, "images/")
     paths, labels, classes, trains = (Records(folder.path / name) for name in (_IMAGES, _LABELS, _CLASSES, _SPLIT))
-    boxes = Records(folder.path / _BOXES) if _BOXES in lists else None
+    boxes = Records(folder.path / _BOXES) if folder.has(_BOXES) else None
     names = spelt({label: classes[label] for label in dict.fromkeys(labels[image] for image in paths)})
     rows = (
         Annotation(

@@ -9,12 +9,11 @@ from carcls.data.readers import Annotation, Reader, manifest_of
 from carcls.data.readers.text import files_in, lines_of, place_of, require_parts, spelt
 from carcls.errors import DataError
 
-_GIVES_AWAY = ("classes.txt", "labels.txt", "train.json", "test.json")
 _SPLITS: tuple[Split, ...] = ("train", "test")
 
 
 def _read(folder: Folder, config: DataConfig) -> Manifest | None:  # noqa: ARG001 - as every reader
-    """None where there is no ``meta/`` that lists classes, or lists a split of an ``images/``."""
+    """None where no ``meta/`` lists splits and classes, or either beside ``images/``."""
     meta, images = place_of(folder, "meta"), place_of(folder, "images")
     if not _is_meta(folder, meta):
         return None
@@ -37,8 +36,9 @@ def _read(folder: Folder, config: DataConfig) -> Manifest | None:  # noqa: ARG00
 
 
 def _is_meta(folder: Folder, place: str) -> bool:
-    lists = any(folder.has(f"{place}/{split}.txt") for split in _SPLITS) and folder.below("images") is not None
-    return lists or any(folder.has(f"{place}/{name}") for name in _GIVES_AWAY)
+    kinds = [f"{split}.{kind}" for split in _SPLITS for kind in ("txt", "json")], ["classes.txt", "labels.txt"]
+    splits, classes = (any(folder.has(f"{place}/{name}") for name in names) for names in kinds)
+    return (splits or classes) if folder.below("images") else (splits and classes)
 
 
 def _labels(folder: Folder, meta: str) -> dict[str, str]:

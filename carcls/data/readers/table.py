@@ -164,8 +164,10 @@ def _beside(root: Path, paths: set[str]) -> Folder:
     """
     tops = sorted({path.partition("/")[0] for path in paths if "/" in path and not path.startswith(("/", "../"))})
     folders = {name: list_folder(root / name) for name in tops if (root / name).is_dir()}
-    links = tuple(name for name in tops if (root / name).is_symlink())
-    files = [entry.name for entry in entries(root) if entry.is_file()] if any("/" not in path for path in paths) else []
+    beside = [entry for entry in entries(root) if entry.is_file()] if any("/" not in path for path in paths) else []
+    files = [entry.name for entry in beside]
+    linked = [name for name in tops if (root / name).is_symlink()] + [e.name for e in beside if e.is_symlink()]
+    links = tuple(name for name in linked if not (root / name).resolve().is_relative_to(root.resolve()))
     images, others = (tuple(sorted(name for name in files if is_image(name) == kind)) for kind in (True, False))
     return Folder(root, images, others, folders, links)
 

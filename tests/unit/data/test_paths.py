@@ -31,6 +31,7 @@ def test_a_folder_is_all_its_images_and_the_rest_is_counted(tmp_path: Path) -> N
         "path\na.jpg\n/x/b.jpg\n",
         "label,Image\nx,a.jpg\ny,/x/b.jpg\nz,\n",
         '\ufefffilename;label\n"a.jpg";"a; b"\n/x/b.jpg;\n',
+        "label,Image Path\nx,a.jpg\ny,/x/b.jpg\n",
         "id\tpath\n1\ta.jpg\n2\t/x/b.jpg\n3\n",
     ],
 )
@@ -53,7 +54,7 @@ def test_words_that_name_nothing_are_a_mistake_before_anything_is_loaded(tmp_pat
     with pytest.raises(InputError, match=r"PATH must name images.*Check the spelling"):
         require_images([str(tmp_path / "nowhere")])
     require_images([str(tmp_path / "nowhere"), str(tmp_path)])
-    for content, said in ((b"file,label\na.jpg,x\n", "column path, image or filename"), (b"path\n\xff\n", "UTF-8")):
+    for content, said in ((b"number,label\n1,x\n", "column path, image or filename"), (b"path\n\xff\n", "UTF-8")):
         (tmp_path / "list.csv").write_bytes(content)
         with pytest.raises(InputError, match=said):
             require_images([str(tmp_path / "list.csv")])

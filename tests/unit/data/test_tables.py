@@ -273,6 +273,28 @@ def test_absolute_paths_and_those_of_windows_are_followed(tmp_path: Path) -> Non
     assert "unreadable" not in listed.with_contents().contents
 
 
+def test_links_out_of_the_folder_are_told(tmp_path: Path) -> None:
+    """A folder of images, or one of them beside the table, that is a link to elsewhere."""
+    pictures(tmp_path / "elsewhere", "ab")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "images").symlink_to(tmp_path / "elsewhere" / "images")
+    (tmp_path / "data" / "c.jpg").symlink_to(tmp_path / "elsewhere" / "images" / "a.jpg")
+    rows = [("images/a.jpg", "A"), ("images/b.jpg", "B"), ("c.jpg", "B")]
+    listed = read_layout(write(tmp_path / "data" / "cars.csv", rows, ("path", "label")))
+    assert len(listed.images) == 3
+    assert listed.notes[-1].startswith("2 links were followed out of the folder, such as ")
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"), [("cars.xlsx", "as CSV"), ("cars.json", "as .jsonl"), ("cars.7z", "unpack it")]
+)
+def test_other_files_say_what_to_make_of_them(tmp_path: Path, name: str, remedy: str) -> None:
+    """Spreadsheets, lists in JSON, and other archives."""
+    (tmp_path / name).touch()
+    with pytest.raises(DataError, match=rf"must be a folder, a table .* or an archive .*{remedy}"):
+        read_layout(tmp_path / name)
+
+
 def test_groups_stay_on_one_side_and_a_changed_table_is_other_data(tmp_path: Path) -> None:
     """Images of one group are cut together; path, label, split, box and group are part of the digest, order is not."""
     rng = np.random.default_rng(0)

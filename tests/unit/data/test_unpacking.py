@@ -79,7 +79,7 @@ def test_an_archive_is_the_folder_that_it_holds(tmp_path: Path, name: str) -> No
     assert found is not None
     assert found.name == "cars"
     assert listed(archive, tmp_path / "out").with_contents().digest == read_layout(folder).with_contents().digest
-    assert notes_of_unpacking(found.folder) == [f"It is unpacked in {found.folder}."]
+    assert notes_of_unpacking(archive, found.folder) == [f"It is unpacked in {found.folder}."]
     moved = tmp_path / f"moved-{name}"
     archive.rename(moved)
     again = unpacked(moved, tmp_path / "out", StageStore(tmp_path / "out" / "stages"))
@@ -119,7 +119,9 @@ def test_links_and_devices_are_left_out_and_counted(tmp_path: Path) -> None:
         members.append(member)
     found = unpacked(write_tar(tmp_path / "cars.tar", FILES, *members), tmp_path / "out")
     assert found is not None
-    assert notes_of_unpacking(found.folder)[1:] == ["3 entries of it are links or devices and are left out."]
+    assert notes_of_unpacking(tmp_path / "cars.tar", found.folder)[1:] == [
+        "3 entries of it are links or devices and are left out."
+    ]
     assert len(read_layout(found.folder).images) == len(FILES)
     link = zipfile.ZipInfo("train/a/link.jpg")
     link.external_attr = 0o120777 << 16
@@ -127,7 +129,9 @@ def test_links_and_devices_are_left_out_and_counted(tmp_path: Path) -> None:
         file.writestr(link, "/etc/passwd")
     found = unpacked(tmp_path / "cars.zip", tmp_path / "out")
     assert found is not None
-    assert notes_of_unpacking(found.folder)[1:] == ["1 entry of it is a link or device and is left out."]
+    assert notes_of_unpacking(tmp_path / "cars.zip", found.folder)[1:] == [
+        "1 entry of it is a link or device and is left out."
+    ]
 
 
 @pytest.mark.parametrize("name", ["cars.zip", "cars.tar", "cars.tar.gz"])
@@ -297,25 +301,31 @@ def test_several_labels_need_a_word_and_several_images_are_told(tmp_path: Path) 
     more = {"make": LABEL, "model": {"names": ["A5", "X5"], "_type": "ClassLabel"}}
     table = frame([0, 1, 1], features(image=IMAGE, mask=IMAGE, **more), "make", model=[0, 1, 1])
     table = table.append_column("mask", table.column("image"))
-    parquet.write_table(table, tmp_path / "train-00000-of-00001.parquet")
+    (tmp_path / "hub").mkdir()
+    parquet.write_table(table, tmp_path / "hub" / "train-00000-of-00001.parquet")
     with pytest.raises(
         DataError, match=r"must have a column label, got file_name, split, make, model.*data.label=NAME"
     ):
-        listed(tmp_path, tmp_path / "out")
-    manifest = listed(tmp_path, tmp_path / "out", label="model")
+        listed(tmp_path / "hub", tmp_path / "out")
+    manifest = listed(tmp_path / "hub", tmp_path / "out", label="model")
     assert manifest.classes == ("A5", "X5")
-    assert notes_of_unpacking(manifest.root)[1:] == ["images are those of the column image; not read: mask."]
+    (tmp_path / "hub" / "README.md").write_text("about")
+    (tmp_path / "hub" / "extra.csv").write_text("a,b")
+    assert notes_of_unpacking(tmp_path / "hub", manifest.root)[1:] == [
+        "images are those of the column image; not read: mask.",
+        "1 of 3 files is left out: it is no shard of a split, such as 'extra.csv'.",
+    ]
 
 
 def test_splits_of_no_name_are_left_out_and_test_without_labels(tmp_path: Path) -> None:
     """-1 is no class to Hugging Face; what is called otherwise than a split is named."""
-    (tmp_path / "data").mkdir()
+    (tmp_path / "hub" / "data").mkdir(parents=True)
     for name, labels in (("train", [0, 1, 1]), ("test", [-1, -1]), ("unsupervised", [0, 0])):
-        parquet.write_table(frame(labels), tmp_path / "data" / f"{name}-00000-of-00001.parquet")
-    manifest = listed(tmp_path, tmp_path / "out")
+        parquet.write_table(frame(labels), tmp_path / "hub" / "data" / f"{name}-00000-of-00001.parquet")
+    manifest = listed(tmp_path / "hub", tmp_path / "out")
     assert {image.split for image in manifest.images} == {"train"}
     assert "test is left out: none of its 2 images has a label." in manifest.notes
-    assert "unsupervised" in notes_of_unpacking(manifest.root)[1]
+    assert "unsupervised" in notes_of_unpacking(tmp_path / "hub", manifest.root)[1]
 
 
 def test_several_configurations_are_refused(tmp_path: Path) -> None:

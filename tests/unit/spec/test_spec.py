@@ -71,6 +71,22 @@ def test_a_partial_file_changes_only_what_it_says(spec_file):
     assert mine.config == packaged.config
 
 
+def test_a_table_and_the_folder_of_its_images_are_said_alike_everywhere(spec_file):
+    """In a file, by settings and by options; a sweep of before, which had no word for them, is what it was."""
+    said = [
+        load_spec("transfer", spec_file=spec_file("data: {path: cars.csv, images: pics}\n")),
+        load_spec("transfer", spec_file=spec_file("data: cars.csv\n"), sets=["images=pics"]),
+        load_spec("transfer", sets=["data=cars.csv", "data.images=pics"]),
+        load_spec("transfer", overrides={"images": "pics", "data": "cars.csv"}),
+    ]
+    assert {(spec.data.path, spec.data.images) for spec in said} == {("cars.csv", "pics")}
+    assert "images" not in load_spec("transfer", overrides={"data": "cars.csv"}).data.canonical()
+    with pytest.raises(SpecError, match=r"data.path: must be a folder or file .* aws s3 sync s3://b/cars cars"):
+        load_spec("transfer", overrides={"data": "s3://b/cars"})
+    with pytest.raises(SpecError, match=r"data.images: must come with a table"):
+        load_spec("transfer", overrides={"images": "pics"})
+
+
 def test_later_sources_win(spec_file):
     """A file, then --set, then the command line's options: the last one wins, and None says nothing."""
     file = spec_file("trials: 5\nseed: 5\nhours: 5\n")

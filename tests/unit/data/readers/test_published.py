@@ -243,6 +243,10 @@ NEARLY: list[tuple[Write, str]] = [
         r"images\.txt and image_class_labels\.txt, got .* them",
     ),
     (without(write_cub, "image_class_labels.txt", "train_test_split.txt", "classes.txt"), r"CUB-200-2011 must have im"),
+    (
+        without(write_cub, "image_class_labels.txt", "train_test_split.txt", "bounding_boxes.txt"),
+        r"CUB-200-2011 must h",
+    ),
     (without(write_cub, "images"), r"CUB-200-2011 must have images/, got .* CUB_200_2011\.tgz"),
     (replaced(write_cub, "train_test_split.txt", "1 1"), r"train_test_split\.txt must have a line of '2', got none"),
     (replaced(write_cub, "bounding_boxes.txt", "1 3 4"), r"boxes\.txt must say 4 numbers of '1', got '3 4'\."),
@@ -255,6 +259,10 @@ NEARLY: list[tuple[Write, str]] = [
     (without(write_aircraft, "data/images_variant_val.txt"), r"must have data/images_variant_val\.txt, got"),
     (without(write_food, "meta/test.txt"), r"Food-101 must have meta/test\.txt, got"),
     (without(write_food, "images"), r"Food-101 must have images/, got .* food-101\.tar\.gz"),
+    (
+        without(write_food, *(f"meta/{split}.{kind}" for split in ("train", "test") for kind in ("txt", "json"))),
+        r"must ha",
+    ),
     (replaced(write_food, "meta/train.txt", "1005649"), r"meta/ must list images as <class>/<image>, got 'images/1005"),
     (without(write_pets, "annotations/test.txt"), r"Oxford-IIIT Pets must have annotations/test\.txt, got"),
     (without(write_pets, "images"), r"Oxford-IIIT Pets must have images/, got"),
@@ -333,6 +341,17 @@ def test_tables_beside_a_published_data_set_do_not_hide_it(tmp_path: Path) -> No
     listed = read_layout(tmp_path)
     assert (listed.layout, len(listed.notes)) == ("FGVC-Aircraft, data.level=variant", 1)
     assert "(2 .csv)" in listed.notes[0]
+
+
+def test_class_folders_beside_lists_of_usual_names_are_class_folders(tmp_path: Path) -> None:
+    """classes.txt and images.txt, or a meta/ that lists splits, are not Food-101 or CUB by themselves."""
+    for name in ("a", "b"):
+        picture(tmp_path / name / "0.jpg")
+    lists = ("classes.txt", "images.txt", "meta/train.txt", "meta/test.txt", "annotations/classes.txt")
+    write_texts(tmp_path, {name: ["a"] for name in lists})
+    listed = read_layout(tmp_path)
+    assert (listed.layout, listed.classes) == ("class folders", ("a", "b"))
+    assert listed.notes[0].startswith("5 of 7 files are left out")
 
 
 def test_the_level_of_aircraft_is_refused_elsewhere(tmp_path: Path) -> None:
