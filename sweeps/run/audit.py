@@ -39,7 +39,7 @@ def audit_data(specs: Sequence[SweepSpec], out: Path, progress: Progress, *, lab
     from carcls.families.labels import audit_labels
 
     spec = specs[0]
-    _, listing = list_images(located(spec.data, out))
+    _, listing = list_images(located(spec.data, out), out)
     require_writable(out, make=True)
     stages, config = StageStore(out / "stages"), label_config(spec)
     if labels:
