@@ -108,7 +108,7 @@ _MOVE_COLUMNS: list[Column[Move]] = [
     Column("after", lambda move: move.after, "to"),
     Column("difference", lambda move: _difference(move.numbers), "points"),
     Column(
-        "why", lambda move: " ".join(filter(None, (move.why, "" if move.forced else move.reason))), "why", is_word=True
+        "why", lambda move: ": ".join(filter(None, (move.why, "" if move.forced else move.reason))), "why", is_word=True
     ),
 ]
 

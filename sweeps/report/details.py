@@ -114,9 +114,10 @@ def _data(facts: Facts) -> Detail:
     data = facts.dataset
     if data is None:
         return Detail("data", "Data")
+    layout = data.manifest.layout
     lines = [
         f"{data.name}: {len(data.classes):,} classes, {counts_text(data.counts)} images; digest {data.digest}.",
-        f"From {data.manifest.root}.",
+        f"From {data.manifest.root}{f', read as {layout}' if layout else ''}.",
         *data.notes,
     ]
     lines += [f"Not read: {plural(len(data.quarantined), 'image')}."] if data.quarantined else []
