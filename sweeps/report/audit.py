@@ -30,7 +30,7 @@ class DataAudit:
 
     Attributes:
         data: which.
-        notes: what a run tells of it before its first trial, a sentence each.
+        notes: what a run tells of it before its first trial, a sentence each; first how many images there are.
         counts: images of each class, int64 [c, 3]: to train, validate and test on.
         splits: of each image, [n]; empty where it cannot be read.
         sides: width and height in pixels of what is cut from each image, int32 [n, 2]; zeros where it cannot be read.
@@ -115,8 +115,9 @@ class DataAudit:
 
     def lines(self) -> Iterator[str | Grid]:
         """Yield the short form: sentences and a table of the most suspicious labels."""
-        yield from self.notes
-        yield from ([f"Layout: {self.data.manifest.layout}."] if self.data.manifest.layout else [])
+        counts, *notes = self.notes
+        layout = self.data.manifest.layout
+        yield from (counts, *([f"Layout: {layout}."] if layout else []), *notes)
         yield from (self.classes_text, self.sides_text, self.same_text, self.labels_text)
         if self.labels and self.labels.issues:
             issues = self.labels.issues[:_SHOWN]

@@ -11,7 +11,7 @@ from carcls.catalog import BACKBONES
 from carcls.stages import StageStore
 from sweeps.report.audit import DataAudit
 from sweeps.run.check import require_writable
-from sweeps.run.data import data_notes, list_images, located, prepare_data
+from sweeps.run.data import counts_note, data_notes, list_images, prepare_data
 
 if TYPE_CHECKING:
     from carcls.config import TrialConfig
@@ -39,7 +39,7 @@ def audit_data(specs: Sequence[SweepSpec], out: Path, progress: Progress, *, lab
     from carcls.families.labels import audit_labels
 
     spec = specs[0]
-    _, listing = list_images(located(spec.data, out), out)
+    _, listing = list_images(spec.data, out)
     require_writable(out, make=True)
     stages, config = StageStore(out / "stages"), label_config(spec)
     if labels:
@@ -47,7 +47,7 @@ def audit_data(specs: Sequence[SweepSpec], out: Path, progress: Progress, *, lab
     data = prepare_data(specs, out, stages, progress, listing)
     return DataAudit(
         data=data,
-        notes=data_notes(data),
+        notes=(counts_note(data), *data_notes(data)),
         counts=class_counts(data),
         splits=split_names(data),
         sides=read_sides(data, stages),

@@ -62,15 +62,18 @@ def test_what_is_wrong_is_told_and_shown(cars: Path, run: Run) -> None:
 
 def test_a_run_after_it_decodes_nothing_and_tells_the_same(tmp_path: Path) -> None:
     """The plan's notes are those of the audit, and a frozen trial finds pack, features of training and validation."""
-    draw_pictures(tmp_path / "cars", classes=3)
+    root = draw_pictures(tmp_path / "cars", classes=3)
+    (root / "test/Make Model 1/00600.jpg").write_bytes((root / "train/Make Model 0/00000.jpg").read_bytes())
     audited = run_carsweep(tmp_path, ["data", "cars", *SMALL])
     assert audited.code == 0
     before = events_of(StageStore(tmp_path / "runs" / "stages"))
     fixed = [*SMALL, "unfreezing=frozen", "experiments=[]", "augmentation_strength=0"]
     words = ["run", "transfer", "--data", "cars", "--trials", "1", *fixed]
     planned = run_carsweep(tmp_path, [*words, "--dry-run"])
-    assert audited.out.splitlines()[0] in planned.out.splitlines()
-    assert "not read yet" not in planned.out
+    counts, _, *notes = audited.out[: audited.out.index("Images of a class")].splitlines()
+    assert counts.removeprefix("cars: 3 classes; images: ").rstrip(".") in planned.out.splitlines()[0]
+    assert planned.out.splitlines()[1:3] == notes
+    assert len(notes) == 2
     assert run_carsweep(tmp_path, words).code == 0
     made = {
         one.kind for one in events_of(StageStore(tmp_path / "runs" / "stages"))[len(before) :] if one.event == "made"
