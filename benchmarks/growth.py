@@ -2,7 +2,7 @@
 
     python benchmarks/growth.py [--short] [--images N …] [--json FILE]
 
-Times what a sweep does before its first batch (listing, decoding once, fingerprints, splits) in an empty store, the
+Times what a sweep does before its first batch (listing, decoding once, copies, splits) in an empty store, the
 same when it is all there, the plan of ``--dry-run``, and the neighbours of 500 queries in galleries of so many
 embeddings. The images are smooth coloured noise, 96 × 72 pixels, 100 classes, no two alike.
 """

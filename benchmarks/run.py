@@ -92,6 +92,7 @@ BENCHMARKS = (
     Benchmark("memory", "memory.py", pictures=True),
     Benchmark("orchestration", "orchestration.py"),
     Benchmark("growth", "growth.py"),
+    Benchmark("leaks", "leaks.py", pictures=True),
 )
 
 

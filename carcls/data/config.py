@@ -16,7 +16,7 @@ DEMO_NAME = "demo-cars"
 
 
 _HUB = re.compile(r"(?:hf://|https?://(?:www\.)?(?:huggingface\.co|hf\.co)/)datasets/([\w.-]+(?:/[\w.-]+)?)")
-_NEWER = ("depth", "level", "validation", "images", "label")
+_NEWER = ("depth", "level", "validation", "images", "label", "leaks")
 
 
 class DataConfig(BaseModel):
@@ -30,6 +30,8 @@ class DataConfig(BaseModel):
         depth: how many folders deep a class is: 1 is <class>/…, 2 is <make>/<model>/…; None tells it from the folders.
         level: of FGVC-Aircraft's labels.
         validation: own keeps the data set's own validation images where it has some; cut cuts others from what trains.
+        leaks: report only tells of test images that are copies of training images, mirrored and cropped ones too;
+            drop-from-train takes their copies out of training and validation.
         margin: added around the bounding box, as a fraction of its width and height; the same on every split.
         validation_fraction: share of the training images that validate.
         test_fraction: share cut off as test where the data set has no test split.
@@ -46,6 +48,7 @@ class DataConfig(BaseModel):
     depth: Annotated[int, Field(ge=1, le=8, strict=True)] | None = None
     level: Literal["variant", "family", "manufacturer"] = "variant"
     validation: Literal["own", "cut"] = "own"
+    leaks: Literal["report", "drop-from-train"] = "report"
     margin: Annotated[float, Field(ge=0.0, le=1.0, strict=True)] = 0.0
     validation_fraction: Annotated[float, Field(gt=0.0, lt=0.9, strict=True)] = 0.15
     test_fraction: Annotated[float, Field(gt=0.0, lt=0.9, strict=True)] = 0.15

@@ -16,12 +16,13 @@ from pydantic import TypeAdapter
 from carcls.config import digest_of
 from carcls.data.config import DataConfig, DataSummary
 from carcls.data.decode import read_square
-from carcls.data.fingerprints import Index
+from carcls.data.index import Index
 from carcls.data.layouts import read_layout
 from carcls.data.manifest import ImagesNotRead, Manifest
 from carcls.data.pack import PIXELS, Progress, find_index, find_pack, get_index, get_pack
 from carcls.data.splits import (
     Splits,
+    drop_leaks,
     duplicates_of,
     listing_notes,
     notes_of,
@@ -47,7 +48,7 @@ class Dataset:
         margin: around the boxes, as a fraction of their sides; the same on every split.
         splits: rows of ``manifest.images``.
         quarantined: path and reason of every unreadable image; in no split.
-        duplicates: test path and the path of the training or validation image that it nearly equals; still in test.
+        duplicates: test path and the path of the training or validation image that it is a copy of; still in test.
         notes: one sentence each about what the user may want to know.
     """
 
@@ -174,7 +175,7 @@ def prepare_dataset(
 
     Args:
         config: where it is and how it is cut; ``path`` must be set.
-        stages: keeps the pack, the fingerprints and the digests of the files.
+        stages: keeps the pack, the copies that were found and the digests of the files.
         size: side in pixels of the first pack; the splits do not depend on it.
         also: other sizes that will be wanted, decoded in the same pass.
         listed: what listing ``config.path`` gave; None lists it.
@@ -243,14 +244,18 @@ def _contents_file(root: Path, stages: StageStore) -> Path:
 def _put_together(config: DataConfig, manifest: Manifest, index: Index) -> Dataset:
     require_few_losses(manifest, index, config.max_loss)
     splits = split_images(manifest, index, config)
+    dropped: list[str] = []
+    if config.leaks == "drop-from-train":
+        splits, dropped = drop_leaks(manifest, index, splits)
+    seen = np.sort(np.concatenate([splits.train, splits.validation]))
     dataset = Dataset(
         name=_name(config, manifest),
         manifest=manifest,
         margin=config.margin,
         splits=splits,
         quarantined=tuple((manifest.images[row].path, reason) for row, reason in index.broken),
-        duplicates=duplicates_of(manifest, index, splits),
-        notes=(*listing_notes(manifest, config), *notes_of(manifest, index, splits)),
+        duplicates=duplicates_of(manifest, index, splits.test, seen),
+        notes=(*listing_notes(manifest, config), *dropped, *notes_of(manifest, index, splits)),
     )
     require_images(dataset.counts, manifest)
     return dataset

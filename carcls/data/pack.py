@@ -19,8 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from carcls.data.alignment import SIDE
+from carcls.data.copies import find_copies
 from carcls.data.decode import read_squares
-from carcls.data.fingerprints import SIDE, Broken, Index, fingerprint
+from carcls.data.index import Broken, Copies, Index
 from carcls.data.manifest import ImagesNotRead, Manifest
 from carcls.disk import reserve
 from carcls.errors import OutputError, UnreadableImage
@@ -28,9 +30,10 @@ from carcls.machine import usable_cores
 from carcls.stages import StageStore, note_made, write_json
 
 PIXELS = "pixels.npy"
-_INDEX_FILES = _FINGERPRINTS, _BROKEN = "fingerprints.npy", "index.json"
-_VERSION = 1
-"""Raise it when the same key would give other pixels or fingerprints."""
+_INDEX_FILES = _COPIES, _BROKEN = "copies.npy", "index.json"
+_VERSION = 2
+"""Raise it when the same key would give other pixels or copies."""
+_THUMBNAILS = "thumbnails.npy"
 _CHUNK = 32
 Progress = Callable[[int, int], None]
 Write = Callable[[int, NDArray[np.uint8]], None]
@@ -70,7 +73,8 @@ def get_pack(
         # Nobody waits for one of several sizes while others wait for what they hold.
         made = {each: stack.enter_context(stages.making("pack", keys[each], wait=each == size)) for each in wanted}
         if works := {each: work for each, work in made.items() if work is not None}:
-            _fill(works, manifest, margin, progress, workers or usable_cores())
+            known = _known_copies(manifest, margin, stages)
+            _fill(works, manifest, margin, known, progress, workers or usable_cores())
     return stages.folder("pack", keys[size])
 
 
@@ -81,7 +85,7 @@ def find_pack(manifest: Manifest, margin: float, size: int, stages: StageStore) 
 
 
 def get_index(manifest: Manifest, margin: float, pack: Path, stages: StageStore) -> Index:
-    """Return fingerprints and unreadable images of a manifest, taken from whichever of its packs is made first.
+    """Return copies and unreadable images of a manifest, taken from whichever of its packs is made first.
 
     A stage of its own, so that splits do not change with the size of the pack nor go with it.
     """
@@ -105,60 +109,76 @@ def find_index(manifest: Manifest, margin: float, stages: StageStore) -> Index:
         raise ImagesNotRead from error
 
 
+def _known_copies(manifest: Manifest, margin: float, stages: StageStore) -> Copies | None:
+    try:
+        return find_index(manifest, margin, stages).copies
+    except ImagesNotRead:
+        return None
+
+
 def _index_key(manifest: Manifest, margin: float) -> dict[str, Any]:
     return {"manifest": manifest.digest, "margin": margin, "version": _VERSION}
 
 
 def _load_index(folder: Path) -> Index:
     broken = json.loads((folder / _BROKEN).read_text(encoding="utf-8"))["broken"]
-    return Index(np.load(folder / _FINGERPRINTS), tuple((int(row), str(reason)) for row, reason in broken))
+    return Index(Copies.load(folder / _COPIES), tuple((int(row), str(reason)) for row, reason in broken))
 
 
 def _fill(
-    works: Mapping[int, Path], manifest: Manifest, margin: float, progress: Progress | None, workers: int
+    works: Mapping[int, Path],
+    manifest: Manifest,
+    margin: float,
+    copies: Copies | None,
+    progress: Progress | None,
+    workers: int,
 ) -> None:
-    """Decode every image once into the folders of all sizes; bytes of those that cannot be read stay zero."""
+    """Decode every image once into the folders of all sizes; bytes of those that cannot be read stay zero.
+
+    Copies that are not known are looked for on thumbnails, which are gone at the end.
+    """
     start, total, done = time.perf_counter(), len(manifest.images), 0
     report = progress or (lambda _done, _total: None)
-    _check_room(next(iter(works.values())), sum(total * size * size * 3 for size in works))
-    prints, broken = np.zeros(total, np.uint64), list[Broken]()
+    folder, broken = next(iter(works.values())), list[Broken]()
+    _check_room(folder, sum(total * size * size * 3 for size in (*works, SIDE)))
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings(action="ignore"))  # Pillow's, about metadata
-        files = {size: stack.enter_context(_squares_file(work / PIXELS, total, size)) for size, work in works.items()}
+        files = [(size, stack.enter_context(_squares_file(work / PIXELS, total, size))) for size, work in works.items()]
+        if copies is None:
+            files.append((SIDE, stack.enter_context(_squares_file(folder / _THUMBNAILS, total, SIDE))))
         pool = stack.enter_context(ThreadPoolExecutor(workers))
         # Only what has begun is waited for when this is interrupted.
         stack.callback(pool.shutdown, cancel_futures=True)
         chunks = [range(begin, min(begin + _CHUNK, total)) for begin in range(0, total, _CHUNK)]
         report(0, total)
-        found = pool.map(lambda rows: _decode(rows, manifest, margin, files, prints), chunks)
-        for rows, lost in zip(chunks, found, strict=True):
+        for rows, lost in zip(
+            chunks, pool.map(lambda rows: _decode(rows, manifest, margin, files), chunks), strict=True
+        ):
             broken += lost
             done += len(rows)
             report(done, total)
+    if copies is None:
+        readable = np.setdiff1d(np.arange(total), [row for row, _ in broken])
+        copies = find_copies(np.load(folder / _THUMBNAILS, mmap_mode="r"), readable, workers)
+        (folder / _THUMBNAILS).unlink()
     for work in works.values():
-        np.save(work / _FINGERPRINTS, prints)
+        copies.save(work / _COPIES)
         write_json(work / _BROKEN, {"broken": broken})
         note_made(work, (time.perf_counter() - start) / len(works))
 
 
-def _decode(
-    rows: range, manifest: Manifest, margin: float, files: Mapping[int, Write], prints: NDArray[np.uint64]
-) -> list[Broken]:
-    """Write the squares and the fingerprints of some rows; return those that cannot be read, with reasons."""
-    broken, read, thumbnails = list[Broken](), list[int](), list[NDArray[np.uint8]]()
+def _decode(rows: range, manifest: Manifest, margin: float, files: Sequence[tuple[int, Write]]) -> list[Broken]:
+    """Write the squares of some rows, by size; return those that cannot be read, with reasons."""
+    broken = list[Broken]()
     for row in rows:
         image = manifest.images[row]
         try:
-            *squares, thumbnail = read_squares(manifest.root / image.path, [*files, SIDE], image.box, margin)
+            squares = read_squares(manifest.root / image.path, [size for size, _ in files], image.box, margin)
         except UnreadableImage as error:
             broken.append((row, str(error)))
             continue
-        read.append(row)
-        thumbnails.append(thumbnail)
-        for write, pixels in zip(files.values(), squares, strict=True):
+        for (_, write), pixels in zip(files, squares, strict=True):
             write(row, pixels)
-    if read:
-        prints[read] = fingerprint(np.stack(thumbnails))
     return broken
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import PlainSerializer, PlainValidator
 
 from carcls.data.config import DataConfig
-from carcls.data.fingerprints import Index, components, near_duplicate_groups, near_pairs
+from carcls.data.index import Copies, Index, components, group_copies
 from carcls.data.manifest import Manifest
 from carcls.errors import DataError
 
@@ -24,12 +24,6 @@ Rows = Annotated[
     PlainValidator(lambda rows: np.array(rows, np.int64)),
     PlainSerializer(lambda rows: rows.tolist()),
 ]
-SAME_PICTURE = 2
-"""Bits in which the fingerprints of one picture's copies may differ, where nothing but their classes tells them apart.
-
-Of 14 pairs of different classes in 6,515 crops of Stanford Cars, the 11 up to 2 bits are the same photograph; of the
-three at 4, one is.
-"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,11 +56,8 @@ def split_images(manifest: Manifest, index: Index, config: DataConfig) -> Splits
     is_readable = np.ones(len(own), bool)
     is_readable[[row for row, _ in index.broken]] = False
     rest, validation, test = (np.flatnonzero(is_readable & (own == split)) for split in ("train", "validation", "test"))
-    groups = np.zeros(len(own), np.int64)
-    groups[rest] = _linked(
-        near_duplicate_groups(index.fingerprints[rest], [manifest.contents[row] for row in rest]),
-        [manifest.images[row].group for row in rest.tolist()],
-    )
+    groups = group_copies(index.copies, rest, manifest.contents)
+    groups[rest] = _linked(groups[rest], [manifest.images[row].group for row in rest.tolist()])
     if "test" not in own:
         rest, test = cut(manifest.labels, groups, rest, config.test_fraction, config.split_seed)
     if "validation" not in own:
@@ -181,21 +172,37 @@ def require_images(counts: Mapping[str, int], manifest: Manifest) -> None:
             )
 
 
-def duplicates_of(manifest: Manifest, index: Index, splits: Splits) -> tuple[tuple[str, str], ...]:
-    """Pair every test image with the training or validation image that it equals, or the first that it nearly equals.
+def duplicates_of(manifest: Manifest, index: Index, of: Rows, among: Rows) -> tuple[tuple[str, str], ...]:
+    """Pair every image ``of`` some rows with the first one ``among`` others that it equals, or else is a copy of.
 
-    Test images without one are left out.
+    Images without one are left out.
     """
-    seen, nobody = np.sort(np.concatenate([splits.train, splits.validation])), len(manifest.images)
-    distinct, of_image = np.unique(index.fingerprints, return_inverse=True)
-    first = np.full(len(distinct), nobody)
-    np.minimum.at(first, of_image[seen], seen)
-    near, (source, target) = first.copy(), near_pairs(distinct)
-    np.minimum.at(near, source, first[target])
-    np.minimum.at(near, target, first[source])
-    by_content = {manifest.contents[row]: row for row in seen[::-1].tolist()}
-    found = ((row, by_content.get(manifest.contents[row], near[of_image[row]])) for row in splits.test.tolist())
+    nobody = len(manifest.images)
+    groups = group_copies(index.copies, np.concatenate([of, among]), manifest.contents)
+    first = np.full(nobody, nobody)
+    np.minimum.at(first, groups[among], among)
+    equal = {manifest.contents[row]: row for row in sorted(among.tolist(), reverse=True)}
+    found = ((row, equal.get(manifest.contents[row], first[groups[row]])) for row in of.tolist())
     return tuple((manifest.images[row].path, manifest.images[other].path) for row, other in found if other < nobody)
+
+
+def drop_leaks(manifest: Manifest, index: Index, splits: Splits) -> tuple[Splits, list[str]]:
+    """Take out of training what test or validation images are copies of, and out of validation what test images are.
+
+    Returns:
+        What is left, and a sentence about what is not.
+    """
+    groups = group_copies(
+        index.copies, np.concatenate([splits.train, splits.validation, splits.test]), manifest.contents
+    )
+    train, validation, test = (groups[rows] for rows in (splits.train, splits.validation, splits.test))
+    is_leak = np.isin(train, np.concatenate([validation, test])), np.isin(validation, test)
+    left = Splits(splits.train[~is_leak[0]], splits.validation[~is_leak[1]], splits.test)
+    trained, validated = (int(leaks.sum()) for leaks in is_leak)
+    return left, [
+        f"Left out, since data.leaks=drop-from-train: {trained:,} of the training images, which are copies of test or "
+        f"validation images, and {validated:,} of the validation images, which are copies of test images."
+    ]
 
 
 def ambiguous_pictures(manifest: Manifest, index: Index, splits: Splits) -> list[tuple[str, str]]:
@@ -204,12 +211,14 @@ def ambiguous_pictures(manifest: Manifest, index: Index, splits: Splits) -> list
     A file whose boxes differ shows several cars, and may well be in several classes.
     """
     rows = np.sort(np.concatenate([splits.train, splits.validation, splits.test]))
-    images, contents = manifest.images, manifest.contents
-    crops = [f"{contents[row]} {images[row].box}" for row in rows]
-    groups = near_duplicate_groups(index.fingerprints[rows], crops, SAME_PICTURE)
+    images, contents = manifest.images, np.array(manifest.contents)
+    one_file = np.equal(*contents[index.copies.pairs].T)
+    copies = Copies(*(each[~one_file] for each in (index.copies.pairs, index.copies.kinds, index.copies.scores)))
+    crops = [f"{content} {image.box}" for content, image in zip(contents, images, strict=True)]
+    groups = group_copies(copies, rows, crops)
     first: dict[int, int] = {}
     found: dict[int, tuple[str, str]] = {}
-    for row, group in zip(rows.tolist(), groups.tolist(), strict=True):
+    for row, group in zip(rows.tolist(), groups[rows].tolist(), strict=True):
         other = first.setdefault(group, row)
         if images[other].label != images[row].label:
             found.setdefault(group, (images[other].path, images[row].path))
@@ -222,7 +231,9 @@ def notes_of(manifest: Manifest, index: Index, splits: Splits) -> list[str]:
     untrained = [name for label, name in enumerate(manifest.classes) if label not in trained]
     unvalidated = [name for label, name in enumerate(manifest.classes) if label in trained - validated]
     ambiguous = [f"{first} = {second}" for first, second in ambiguous_pictures(manifest, index, splits)]
+    leaks = [f"{first} = {second}" for first, second in duplicates_of(manifest, index, splits.validation, splits.train)]
     found = (
+        (leaks, "validation image is a copy", "validation images are copies", "of training images"),
         (ambiguous, "picture is", "pictures are", "in more than one class"),
         (untrained, "class has", "classes have", "no readable training image"),
         (unvalidated, "class has", "classes have", "too few distinct images to validate on"),

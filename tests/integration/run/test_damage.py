@@ -88,7 +88,7 @@ def spoil(file: Path, how: str) -> None:
         ("transfer", "pack", "pixels.npy", "cut"),
         ("transfer", "pack", "pixels.npy", "remove"),
         ("transfer", "pack", "key.json", "remove"),
-        ("transfer", "index", "fingerprints.npy", "flip"),
+        ("transfer", "index", "copies.npy", "flip"),
         ("transfer", "features", "features.npy", "flip"),
         ("transfer", "features", "features.npy", "remove"),
         ("retrieval", "embeddings", "average.npy", "flip"),

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import draw_pictures, events_of
-from PIL import Image
+from photographs import photograph
+from PIL import Image, ImageOps
 
 from carcls.data.config import DataConfig
 from carcls.data.dataset import Dataset, find_dataset, prepare_dataset, summarize
@@ -71,7 +72,7 @@ def test_refit_trains_on_all_but_the_test_images(cars: Path, tmp_path: Path) -> 
 
 
 def test_second_preparation_decodes_nothing(cars: Path, own_cars: Path, tmp_path: Path) -> None:
-    """Another sweep on the same store finds the pack and the fingerprints made, of a moved copy too."""
+    """Another sweep on the same store finds the pack and the index made, of a moved copy too."""
     first, second, moved = (prepare(root, tmp_path / "s") for root in (cars, cars, own_cars))
     events = [(event.kind, event.event) for event in events_of(StageStore(tmp_path / "s"))]
     assert events == [("pack", "made"), ("index", "made"), *[("pack", "reused"), ("index", "reused")] * 2]
@@ -243,6 +244,70 @@ def test_near_duplicates_in_train_do_not_cross_into_validation(own_cars: Path, t
         }
         assert data.counts["validation"] == 18
         assert not names["train"] & names["validation"]
+
+
+def test_altered_copies_do_not_cross_into_validation(tmp_path: Path) -> None:
+    """A mirrored, cropped or turned copy beside each of 20 photographs of 6 classes: none has a sibling in train."""
+    for number in range(120):
+        image, folder = photograph(number, (96, 72)), tmp_path / "cars" / f"class {number % 6}"
+        folder.mkdir(parents=True, exist_ok=True)
+        image.save(folder / f"{number}.jpg")
+        width, height = image.size
+        copy = (
+            ImageOps.mirror(image),
+            image.crop((round(0.05 * width), 0, width, round(0.95 * height))),
+            image.rotate(5, Image.Resampling.BICUBIC),
+        )[number // 6 % 3]
+        copy.save(folder / f"{number}-copy.jpg", quality=75)
+    data = prepare(tmp_path / "cars", tmp_path / "s")
+    paths = [image.path.removesuffix(".jpg").removesuffix("-copy") for image in data.manifest.images]
+    train, validation, test = (
+        {paths[row] for row in rows} for rows in (data.splits.train, data.splits.validation, data.splits.test)
+    )
+    assert len(data.splits.validation) == 24
+    assert not train & validation
+    assert not (train | validation) & test
+    assert data.duplicates == ()
+
+
+def leaking(root: Path) -> None:
+    """Put copies of training images into test, mirrored, and into an own validation split, cropped."""
+    for number in range(24):
+        target = root / "train" / f"class {number % 2}" / f"{number}.jpg"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        photograph(number).save(target)
+    for split, first in (("val", 50), ("test", 60)):
+        for number in range(first, first + 4):
+            target = root / split / f"class {number % 2}" / f"{number}.jpg"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            photograph(number).save(target)
+    ImageOps.mirror(photograph(3)).save(root / "test" / "class 1" / "copy.jpg", quality=75)
+    photograph(4).crop((5, 5, 145, 98)).save(root / "val" / "class 0" / "copy.jpg", quality=75)
+
+
+def test_leaks_across_own_splits_are_reported(tmp_path: Path) -> None:
+    """A mirrored copy in test and a cropped one in an own validation split are named, and everything stays."""
+    leaking(tmp_path / "cars")
+    data = prepare(tmp_path / "cars", tmp_path / "s")
+    assert data.duplicates == (("test/class 1/copy.jpg", "train/class 1/3.jpg"),)
+    assert "1 validation image is a copy of training images: val/class 0/copy.jpg = train/class 0/4.jpg." in data.notes
+    assert data.counts == {"train": 24, "validation": 5, "test": 5}
+
+
+def test_leaks_can_be_dropped_from_training(tmp_path: Path) -> None:
+    """data.leaks=drop-from-train leaves out the training copies, says how many, and decodes nothing again."""
+    leaking(tmp_path / "cars")
+    prepare(tmp_path / "cars", tmp_path / "s")
+    config = DataConfig(path=str(tmp_path / "cars"), leaks="drop-from-train")
+    data = find_dataset(config, read_layout(tmp_path / "cars"), StageStore(tmp_path / "s"))
+    assert data is not None
+    assert data.duplicates == ()
+    assert data.counts == {"train": 22, "validation": 5, "test": 5}
+    left_out = {image.path for image in data.manifest.images} - {
+        data.manifest.images[row].path for rows in vars(data.splits).values() for row in rows.tolist()
+    }
+    assert left_out == {"train/class 1/3.jpg", "train/class 0/4.jpg"}
+    assert any("drop-from-train: 2 of the training images" in note for note in data.notes)
 
 
 def test_test_split_is_cut_where_there_is_none(cars: Path, tmp_path: Path) -> None:

@@ -16,7 +16,6 @@ from carcls.data import demo
 from carcls.data.config import DataConfig
 from carcls.data.dataset import prepare_dataset
 from carcls.data.demo_catalogue import CLASSES, CarClass
-from carcls.data.fingerprints import THRESHOLD, near_duplicate_groups
 from carcls.data.layouts import read_layout
 from carcls.data.pack import find_index
 from carcls.errors import DataError, OutputError
@@ -156,15 +155,10 @@ def test_counts_are_known_before_drawing(folder: Path) -> None:
 
 @pytest.mark.slow
 def test_the_demo_repeats_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the demo as users get it, the search for near-duplicates finds none across splits, and none at all.
-
-    Nor would it at two bits more, which is what another version of Pillow may make of the same picture.
-    """
+    """In the demo as users get it, the search for copies finds none across splits, and none at all."""
     monkeypatch.setattr(demo, "_PER_CLASS", WHOLE)
     folder = demo.write_demo(tmp_path / "cars")
     stages = StageStore(tmp_path / "stages")
     found = prepare_dataset(DataConfig(path=str(folder)), stages, 32)
     assert found.duplicates == ()
-    index = find_index(found.manifest, found.margin, stages)
-    groups = near_duplicate_groups(index.fingerprints, threshold=THRESHOLD + 2)
-    assert len(set(groups.tolist())) == sum(demo.demo_counts()[1:])
+    assert find_index(found.manifest, found.margin, stages).copies.pairs.tolist() == []

@@ -51,7 +51,7 @@ def making_leftovers(store: StageStore) -> list[str]:
 
 
 def test_rows_of_the_pack_are_the_images_of_the_manifest(many: Manifest, tmp_path: Path) -> None:
-    """Row i is image i as read alone; unreadable rows are zeros, without a fingerprint, and have their reason."""
+    """Row i is image i as read alone; unreadable rows are zeros, no copies of each other, and have their reason."""
     pack = get_pack(many, 0.0, 24, StageStore(tmp_path), workers=2)
     pixels = pixels_of(pack)
     assert (pixels.shape, pixels.dtype) == ((MANY, 24, 24, 3), np.uint8)
@@ -61,18 +61,19 @@ def test_rows_of_the_pack_are_the_images_of_the_manifest(many: Manifest, tmp_pat
     index = get_index(many, 0.0, pack, StageStore(tmp_path))
     assert index.broken == tuple((row, "the file is empty") for row in empty)
     assert not pixels[empty].any()
-    assert np.flatnonzero(index.fingerprints == 0).tolist() == empty
+    assert not np.isin(index.copies.pairs, empty).any()
 
 
 def test_neither_threads_nor_the_size_show_in_what_is_found(many: Manifest, tmp_path: Path) -> None:
-    """One thread and three make the same pack; whichever size is packed first, fingerprints are the same."""
-    packs, prints = [], []
+    """One thread and three make the same pack; whichever size is packed first, copies are the same."""
+    packs, found = [], []
     for size, workers in ((16, 1), (16, 3), (40, 2)):
         store = StageStore(tmp_path / f"{size}-{workers}")
         packs.append(get_pack(many, 0.0, size, store, workers=workers))
-        prints.append(get_index(many, 0.0, packs[-1], store).fingerprints)
+        found.append(get_index(many, 0.0, packs[-1], store).copies)
     assert np.array_equal(pixels_of(packs[0]), pixels_of(packs[1]))
-    assert all(np.array_equal(prints[0], other) for other in prints[1:])
+    assert all(np.array_equal(found[0].pairs, other.pairs) for other in found[1:])
+    assert not list(tmp_path.rglob("thumbnails.npy"))
 
 
 def test_all_wanted_sizes_are_decoded_in_one_pass(many: Manifest, tmp_path: Path) -> None:
@@ -86,14 +87,14 @@ def test_all_wanted_sizes_are_decoded_in_one_pass(many: Manifest, tmp_path: Path
     for size in (16, 24, 40):
         pack = get_pack(many, 0.0, size, store, progress=lambda *_: pytest.fail("decoded again"))
         reference = get_pack(many, 0.0, size, alone)
-        for file in (PIXELS, "fingerprints.npy", "index.json"):
+        for file in (PIXELS, "copies.npy", "index.json"):
             assert (pack / file).read_bytes() == (reference / file).read_bytes()
 
 
 def test_a_size_that_another_process_makes_is_left_to_it(many: Manifest, tmp_path: Path) -> None:
     """Neither does this one wait for it, nor are the others kept back."""
     store = StageStore(tmp_path)
-    other = store.folder("pack", {"manifest": many.digest, "margin": 0.0, "size": 24, "version": 1})
+    other = store.folder("pack", {"manifest": many.digest, "margin": 0.0, "size": 24, "version": 2})
     other.parent.mkdir(parents=True)
     with FileLock(f"{other}.lock"):
         made = get_pack(many, 0.0, 16, store, also=[24, 40])
