@@ -15,10 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carcls.data.decode import open_image
-from carcls.data.fingerprints import near_duplicate_groups
+from carcls.data.index import KINDS
 from carcls.data.manifest import in_pixels
 from carcls.data.pack import find_index
-from carcls.data.splits import SAME_PICTURE
 from carcls.machine import usable_cores
 from carcls.stages import StageStore
 
@@ -32,17 +31,19 @@ _SIDES, _VERSION = "sides", 1
 
 @dataclass(frozen=True, slots=True)
 class SamePicture:
-    """Two images that are the same picture, or nearly: rows of the data set, the earlier split first.
+    """Two images that are one photograph.
 
     Attributes:
-        first, second: rows.
+        first, second: rows of the data set, of the earlier split first.
         splits: theirs.
+        kind: how they differ, of ``KINDS``.
         across_classes: whether their labels differ, so that one of them is wrong.
     """
 
     first: int
     second: int
     splits: tuple[str, str]
+    kind: str
     across_classes: bool
 
     @property
@@ -75,31 +76,23 @@ def rows_by_class(data: Dataset) -> dict[int, list[int]]:
 
 
 def same_pictures(data: Dataset, stages: StageStore) -> list[SamePicture]:
-    """Return the images that are the same picture: first those in two splits, then those in two classes, then others.
+    """Return pairs of images that are one photograph: first those in two splits, then those in two classes.
 
-    Of several copies each is told beside the first one that trains, else beside the first.
+    Two boxes of one file show two things, and are no pair.
 
     Args:
         data: as ``prepare_dataset`` returned it.
         stages: that it was read into.
     """
-    splits, rows = split_names(data), np.sort(np.concatenate([getattr(data.splits, name) for name in SPLITS]))
-    index = find_index(data.manifest, data.margin, stages)
-    row_of = {image.path: row for row, image in enumerate(data.manifest.images)}
-    pairs = {(row_of[other], row_of[test]) for test, other in data.duplicates}
-    groups = near_duplicate_groups(
-        index.fingerprints[rows], [data.manifest.contents[row] for row in rows], SAME_PICTURE
-    )
-    rank = {name: place for place, name in enumerate(SPLITS)}
-    firsts = dict[int, int]()
-    order = sorted(zip(rows.tolist(), groups.tolist(), strict=True), key=lambda one: (rank[splits[one[0]]], one[0]))
-    for row, group in order:
-        if (first := firsts.setdefault(group, row)) != row:
-            pairs.add((first, row))
-    found = [
-        SamePicture(first, second, (str(splits[first]), str(splits[second])), data.labels[first] != data.labels[second])
-        for first, second in pairs
-    ]
+    splits, images, contents = split_names(data), data.manifest.images, data.manifest.contents
+    copies, found = find_index(data.manifest, data.margin, stages).copies, []
+    for pair, kind in zip(copies.pairs.tolist(), copies.kinds.tolist(), strict=True):
+        first, second = sorted(pair, key=lambda row: SPLITS.index(splits[row]) if splits[row] else -1)
+        two_boxes = contents[first] == contents[second] and images[first].box != images[second].box
+        if splits[first] and splits[second] and not two_boxes:
+            own = (str(splits[first]), str(splits[second]))
+            across = images[first].label != images[second].label
+            found.append(SamePicture(first, second, own, KINDS[kind], across))
     return sorted(found, key=lambda one: (not one.leaks, not one.across_classes, one.first, one.second))
 
 

@@ -144,6 +144,7 @@ class DataAudit:
                 {
                     "images": [data.manifest.images[row].path for row in (one.first, one.second)],
                     "splits": list(one.splits),
+                    "kind": one.kind,
                     "classes": [self.label(row) for row in (one.first, one.second)],
                 }
                 for one in self.same

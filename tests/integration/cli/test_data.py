@@ -51,6 +51,7 @@ def test_what_is_wrong_is_told_and_shown(cars: Path, run: Run) -> None:
         {
             "images": ["train/Make Model 0/00000.jpg", "test/Make Model 1/00600.jpg"],
             "splits": ["train", "test"],
+            "kind": "equal",
             "classes": ["Make Model 0", "Make Model 1"],
         }
     ]

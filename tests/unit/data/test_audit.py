@@ -66,3 +66,4 @@ def test_same_pictures_are_told_by_what_they_spoil(tmp_path: Path) -> None:
         ("train/Make Model 2/00002.jpg", "train/Make Model 2/00601.jpg"),
     ]
     assert [(one.leaks, one.across_classes) for one in found] == [(True, True), (False, True), (False, False)]
+    assert {one.kind for one in found} == {"equal"}
