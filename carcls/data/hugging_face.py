@@ -158,7 +158,9 @@ def _parquet_shards(folder: Path) -> Shards | None:
     """Return the Parquet files of a folder, of its ``data`` or of its folders of splits, if they hold images."""
     inside = sorted(folder / entry.name for entry in entries(folder) if entry.is_dir())
     places = [folder, *(inside if len(inside) <= _MOST_FOLDERS else [])]
-    found = [file for place in places for file in sorted(place.glob("*.parquet")) if not file.name.startswith(".")]
+    found = [
+        file for place in places for file in sorted(place.glob("*.parquet")) if file.name[0] != "." and file.is_file()
+    ]
     if not found or not (any(_SHARD.match(file.stem) for file in found) or _has_images(found[0])):
         return None
     homes = {file.parent.parent if split_named(file.parent.name) else file.parent for file in found}

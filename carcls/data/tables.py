@@ -16,6 +16,7 @@ from typing import Any
 
 from carcls.errors import DataError
 
+_LONGEST_HEAD = 1_000_000
 HUGGING_FACE = "hugging_face.csv"
 """The table of a data set of Hugging Face's whose images were written as files."""
 SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet")
@@ -96,7 +97,9 @@ def csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            head = file.readline()
+            head = file.readline(_LONGEST_HEAD)
+            if len(head) == _LONGEST_HEAD:
+                raise csv.Error(f"its first line has over {_LONGEST_HEAD // 1000:,} kB")
             split = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=head.count)
             file.seek(0)
             reader, line = csv.reader(file, delimiter=split, strict=True), 1

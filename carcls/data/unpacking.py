@@ -95,7 +95,7 @@ def _package(path: Path) -> _Package | None:
     place = path
     while place.is_dir() and len(inside := list(entries(place))) == 1 and inside[0].is_dir():
         place = place / inside[0].name
-    shards = find_shards(place) if place.exists() else None
+    shards = find_shards(place) if place.is_dir() or place.is_file() else None
     if shards is None:
         return None
     name, place = (path.stem, path.parent) if path.is_file() else (path.name, place)

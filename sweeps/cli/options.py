@@ -129,7 +129,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "data": {
         "metavar": "PATH",
         "type": click.Path(),
-        "help": "Data set: a folder in a known layout, or a table of images. Default: demo cars.",
+        "help": "Data set: a folder, a table of images, or an archive. Default: demo cars.",
     },
     "images": {
         "metavar": "FOLDER",

@@ -36,7 +36,7 @@ _GROUPS = ("group", "groupid")
 
 def read_file(path: Path, config: DataConfig) -> tuple[Folder, Manifest] | None:
     """Read a table of images that lie beside it, or in the folder that the config names; None where it is no table."""
-    if not is_table(path.name):
+    if not (is_table(path.name) and path.is_file()):  # a pipe would be waited for
         return None
     source = _source(path, ".", None, config)
     root = _images_folder(config) or path.parent
@@ -87,7 +87,7 @@ def _tables_in(folder: Folder, config: DataConfig) -> list[tuple[str, str, Split
 
 def _names_images(path: Path, config: DataConfig) -> bool:
     """Tell whether a file is a table with columns of paths and labels."""
-    if not is_table(path.name):
+    if not (is_table(path.name) and path.is_file()):
         return False
     try:
         names = column_names(path)

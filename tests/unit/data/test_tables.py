@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import time
 import tracemalloc
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from carcls.data.dataset import Dataset, prepare_dataset, summarize
 from carcls.data.decode import read_square
 from carcls.data.layouts import read_layout
 from carcls.data.manifest import ImageRecord, Manifest
+from carcls.data.unpacking import unpacked
 from carcls.errors import DataError
 from carcls.stages import StageStore
 
@@ -293,6 +295,20 @@ def test_other_files_say_what_to_make_of_them(tmp_path: Path, name: str, remedy:
     (tmp_path / name).touch()
     with pytest.raises(DataError, match=rf"must be a folder, a table .* or an archive .*{remedy}"):
         read_layout(tmp_path / name)
+
+
+def test_pipes_and_endless_lines_are_no_tables(tmp_path: Path) -> None:
+    """A pipe is not waited for, alone or in a folder, and a file of zeros is not read whole."""
+    os.mkfifo(tmp_path / "cars.csv")
+    os.mkfifo(tmp_path / "train-00000-of-00001.parquet")
+    for path in (tmp_path / "cars.csv", tmp_path):
+        assert unpacked(path, tmp_path / "out") is None
+        with pytest.raises(DataError, match=r"data path must be"):
+            read_layout(path)
+    with (tmp_path / "zeros.csv").open("wb") as file:
+        file.truncate(10**10)
+    with pytest.raises(DataError, match=r"its first line has over 1,000 kB"):
+        read_layout(tmp_path / "zeros.csv")
 
 
 def test_groups_stay_on_one_side_and_a_changed_table_is_other_data(tmp_path: Path) -> None:
