@@ -4,6 +4,8 @@ FACE = {
     "confidence": ("Confidence", "confidence_from", "fit_confidence"),
     "confusion": ("Cell", "ClassScore", "ConfusedPair", "class_scores", "confused_pairs", "count_answers"),
     "grouping": ("GroupScore", "car_groups", "group_scores"),
+    "held_out": ("HeldOutHeads",),
+    "labels": ("LabelIssue", "suspicious_labels"),
     "predictions": ("PREDICTIONS", "StoredPredictions", "read_predictions", "read_probabilities"),
     "significance": (
         "LEVEL",

@@ -263,6 +263,7 @@ def _require_random(config: TrialConfig) -> None:
 
 
 FACE = {
+    "labels": ("LabelAudit", "audit_labels"),
     "nearest": ("find_nearest",),
     "retrieval": ("RetrievalTrial",),
     "votes": ("kept_answers",),

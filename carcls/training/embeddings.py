@@ -45,6 +45,7 @@ class Embedder:
         images: where its images come from.
         precision: of the backbone's arithmetic.
         part: images of a part.
+        embedded: called with how many more images are embedded.
     """
 
     stages: StageStore
@@ -52,6 +53,7 @@ class Embedder:
     images: Callable[[Backbone], ImageSource]
     precision: NumberFormat
     part: int = PART
+    embedded: Callable[[int], None] = lambda _: None
 
     def get_or_embed(
         self,
@@ -100,6 +102,7 @@ class Embedder:
         for name, embeddings in found.items():
             np.save(folder / f"{name}.npy", embeddings)
         (folder / _SECONDS).write_text(repr(time.perf_counter() - start), encoding="utf-8")
+        self.embedded(len(rows))
         note_made(folder, 0.0)  # what finding all of them is worth is told with the whole
 
     @cached_property

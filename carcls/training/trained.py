@@ -38,7 +38,7 @@ from carcls.training.embeddings import (
     part_of,
     read_features,
 )
-from carcls.training.images import ImageSource, NumberFormat, fetched, pick_device
+from carcls.training.images import ImageSource, NumberFormat, View, fetched, pick_device
 from carcls.training.launcher import Launcher
 from carcls.training.loop import Trainer
 from carcls.training.measured import resolve_precision
@@ -213,9 +213,7 @@ class TrainedClassifier:
         # Where all features are in the store, neither a network nor its weights are needed.
         bare = stand_in(self.config.backbone) if self.training.unfreezing == "frozen" else None
         classifier = self.build(bare)
-        images, build = self.images(classifier.backbone), lambda: self.build().backbone
-        part = part_of(self.device, images.side)
-        embedder = Embedder(self.stages, build, lambda _: images, self.frozen_precision, part)
+        images = self.images(classifier.backbone)
         return Trainer(
             config=self.training,
             classifier=classifier,
@@ -224,8 +222,30 @@ class TrainedClassifier:
             train=self.data.splits.train,
             validation=self.data.splits.validation,
             precision=self.precision,
-            features=partial(frozen_features, embedder, self.frozen_key),
+            features=self._features(images),
         )
+
+    def frozen_features(
+        self, rows: NDArray[np.int64], embedded: Callable[[int], None] = lambda _: None
+    ) -> NDArray[np.float32]:
+        """Return what the head of a backbone that never trains sees of the images as they are, float32 [n, d].
+
+        A memory map of the stage that trials share; embedded where it is not there.
+
+        Args:
+            rows: int64 [n], of the pack.
+            embedded: called with how many more images are, of those that had to be.
+        """
+        with self.reproducibly():
+            images = self.images(self.build(stand_in(self.config.backbone)).backbone)
+            return self._features(images, embedded)(rows, None)
+
+    def _features(
+        self, images: ImageSource, embedded: Callable[[int], None] = lambda _: None
+    ) -> Callable[[NDArray[np.int64], View | None], NDArray[np.float32]]:
+        build, part = (lambda: self.build().backbone), part_of(self.device, images.side)
+        embedder = Embedder(self.stages, build, lambda _: images, self.frozen_precision, part, embedded)
+        return partial(frozen_features, embedder, self.frozen_key)
 
     @property
     def frozen_key(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ _EPILOG = """\b
 Examples:
   carsweep run transfer                        the embedded demo cars
   carsweep run transfer --data stanford_cars   a real data set
+  carsweep data stanford_cars                  its audit, before it is believed
   carsweep run all                             all families, as one job
   carsweep run transfer --dry-run --trials 50  its plan, and an estimate
   carsweep explain dropout                     all about a setting
@@ -32,6 +33,7 @@ Exit codes: 0 done, 1 no model was registered (or promoted), 2 a mistake in the 
 
 # name: where it is, and one line of help
 _COMMANDS = {
+    "data": ("data:data", "Look at a data set before a sweep does: classes, copies, wrong labels."),
     "run": ("run:run", "Run a sweep."),
     "resume": ("run:resume", "Go on with a sweep, with more trials or other settings."),
     "stop": ("stop:stop", "Stop a running sweep so that it can go on later."),

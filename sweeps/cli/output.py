@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import click
 
+from carcls.errors import InputError
 from sweeps.cli.exits import Output
 from sweeps.text import lines_of, percent, plural, wrapped
 
@@ -121,6 +122,20 @@ def _console(*, stderr: bool) -> Console:
     stream = sys.stderr if stderr else sys.stdout
     width = None if stream.isatty() or "COLUMNS" in os.environ else _WIDTH_OF_A_FILE
     return Console(stderr=stderr, width=width, highlight=False, emoji=False)
+
+
+def require_page(path: Path) -> Path:
+    """Return the path of a page that is to be written, absolute.
+
+    Raises:
+        InputError: it cannot be written there, or would replace what is no file.
+    """
+    path = path.expanduser().absolute()
+    if path.exists() and not path.is_file():
+        raise InputError(f"--output must be a file, got {str(path)!r}. For stdout say -o -.")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(f"--output must be in a folder that can be written to, got {str(path)!r}. Choose another -o.")
+    return path
 
 
 def callable_name(program: str) -> str:

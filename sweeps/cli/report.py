@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import click
 from carcls.errors import InputError
 from sweeps.cli.exits import DONE
 from sweeps.cli.options import SWEEP, options
-from sweeps.cli.output import Streams, Verbatim, answering
+from sweeps.cli.output import Streams, Verbatim, answering, require_page
 
 
 @click.command("report")
@@ -55,16 +54,7 @@ def report(streams: Streams, names: tuple[str, ...], out: Path, output: Path | N
 
 
 def _path_of(output: Path | None, out: Path, names: Sequence[str], suffix: str) -> Path | None:
-    """Return the page's path, absolute; None for stdout.
-
-    Raises:
-        InputError: it cannot be written there, or would replace what is no file.
-    """
+    """Return the page's path, absolute; None for stdout. Raises as ``require_page``."""
     if output == Path("-"):
         return None
-    path = (output or (out / names[0] if len(names) == 1 else out) / f"report.{suffix}").expanduser().absolute()
-    if path.exists() and not path.is_file():
-        raise InputError(f"--output must be a file, got {str(path)!r}. For stdout say -o -.")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise InputError(f"--output must be in a folder that can be written to, got {str(path)!r}. Choose another -o.")
-    return path
+    return require_page(output or (out / names[0] if len(names) == 1 else out) / f"report.{suffix}")

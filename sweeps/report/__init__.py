@@ -1,6 +1,8 @@
 """What a sweep shows to people: a page of what its records, result and stored answers say. Only here is Jinja2."""
 
 FACE = {
+    "audit": ("DataAudit",),
+    "data": ("data_page",),
     "card": ("CARD", "model_card", "short_card"),
     "charts": ("charts_part",),
     "details": ("CONFIRMED",),

@@ -1,6 +1,7 @@
 """Whole sweeps and jobs of several: checked, planned, run, resumed, compared, cleaned up after."""
 
 FACE = {
+    "audit": ("audit_data", "label_config"),
     "cleaning": ("Cleared", "KEEP", "clear", "removed_text"),
     "command": ("Command", "chosen_experiments", "default_name", "specs_of_all", "specs_of_experiments"),
     "comparison": (

@@ -53,6 +53,7 @@ class Case:
 # Weights that are here: a plan is refused as its run would be.
 PLAN = ["--data", "pictures", "--dry-run", "--set", "backbone=efficientnet_lite0"]
 CASES = {
+    "data": Case(["pictures", "--no-labels", "--set", "image_size=32"], ["nowhere"]),
     # A finished sweep is answered from its files: the whole screen of a sweep's end, without trials.
     "run transfer": Case(FAST, ["--trials", "0"]),
     "run retrieval": Case(PLAN, ["--set", "k=x"]),
