@@ -84,21 +84,25 @@ class Folder:
         return any(folder.images for folder in self.walk())
 
 
-def list_folder(root: Path) -> Folder:
+def list_folder(root: Path, *, deep: bool = True) -> Folder:
     """List a folder. Links are followed, but for those that lead back to a folder above.
 
     Args:
         root: absolute.
+        deep: False lists the folder and those directly in it, and those as if they held no folders.
 
     Raises:
         PermissionError: a folder cannot be read.
     """
     real = os.path.realpath(root)
-    return _list(root, (real,), real)
+    return _list(root, (real,), real, -1 if deep else 1)
 
 
-def _list(path: Path, way: tuple[str, ...], real: str) -> Folder:
-    """List a folder whose own place is ``real``, below the folders of ``way``, the first of which is the root."""
+def _list(path: Path, way: tuple[str, ...], real: str, depth: int) -> Folder:
+    """List a folder whose own place is ``real``, below the folders of ``way``, the first of which is the root.
+
+    Folders ``depth`` below are taken as if they held no folders; -1 is any depth.
+    """
     images, others, children, links = list[str](), list[str](), dict[str, str](), list[str]()
     for entry in entries(path):
         is_link, is_folder = entry.is_symlink(), _is_folder(entry)
@@ -107,11 +111,13 @@ def _list(path: Path, way: tuple[str, ...], real: str) -> Folder:
             continue
         if is_link and not Path(there).is_relative_to(way[0]):
             links.append(entry.name)
-        if is_folder:
+        if is_folder and depth:
             children[entry.name] = there
+        elif is_folder:
+            continue
         else:
             (images if is_image(entry.name) else others).append(entry.name)
-    folders = {name: _list(path / name, (*way, children[name]), children[name]) for name in sorted(children)}
+    folders = {name: _list(path / name, (*way, children[name]), children[name], depth - 1) for name in sorted(children)}
     return Folder(path, tuple(sorted(images)), tuple(sorted(others)), folders, tuple(sorted(links)))
 
 

@@ -9,6 +9,7 @@ import os
 import pkgutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path, PurePath
@@ -86,7 +87,9 @@ def _is_text(name: str) -> bool:
 
 def _read_folder(root: Path, config: DataConfig) -> tuple[Folder, Manifest]:
     folder = list_folder(root)
-    listed = _detect(folder, config)
+    reader, listed = _detect(folder, config)
+    if reader.rank > 0:
+        listed = replace(listed, notes=(*_above(folder), *listed.notes))
     # A table may name images of another folder.
     return folder if listed.root.is_relative_to(root) else list_folder(listed.root), listed
 
@@ -102,14 +105,25 @@ def _read_file(path: Path, config: DataConfig) -> tuple[Folder, Manifest]:
     )
 
 
-def _detect(folder: Folder, config: DataConfig) -> Manifest:
+def _above(folder: Folder) -> Iterator[str]:
+    """Say that the folder above is a published data set, whose splits and boxes nobody finds from here."""
+    with suppress(OSError, DataError):
+        parent = list_folder(folder.path.parent, deep=False)
+        around = replace(parent, folders={**parent.folders, folder.path.name: folder})
+        published = [reader for reader in READERS if reader.rank == 0]
+        if found := _first(published, around, DataConfig()):
+            above, layout = parent.path, found[1].layout
+            yield f"{above.name}/ above it is {layout}, with its own splits: --data {str(above)!r}."
+
+
+def _detect(folder: Folder, config: DataConfig) -> tuple[Reader, Manifest]:
     """Read a folder, else the only one in it that has a layout; what anything looks like is tried last."""
     for rank in sorted({reader.rank for reader in READERS}):
         asked = [reader for reader in READERS if reader.rank == rank]
         for places in _places(folder):
             found = [listed for place in places if (listed := _first(asked, place, config))]
             if len(found) > 1:
-                raise DataError(_several(folder, [listed.root.name for listed in found], rank))
+                raise DataError(_several(folder, [listed.root.name for _, listed in found], rank))
             if found:
                 return found[0]
     raise DataError(_unknown_layout(folder))
@@ -123,12 +137,12 @@ def _places(folder: Folder) -> Iterator[list[Folder]]:
         places = list(places[0].folders.values()) if len(places) == 1 else []
 
 
-def _first(asked: Sequence[Reader], folder: Folder, config: DataConfig) -> Manifest | None:
+def _first(asked: Sequence[Reader], folder: Folder, config: DataConfig) -> tuple[Reader, Manifest] | None:
     """Return what a folder holds in the first of the layouts that it has."""
     for reader in asked:
         if listed := reader.read(folder, config):
             _require_understood(reader, listed, config)
-            return listed
+            return reader, listed
     return None
 
 

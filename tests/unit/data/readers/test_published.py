@@ -369,3 +369,12 @@ def test_tables_of_boxes_beside_other_data_are_no_cars(tmp_path: Path) -> None:
         (tmp_path / name / "0.jpg").write_bytes(b"x")
     write_texts(tmp_path, {"anno_train.csv": ["0.jpg,person"]})
     assert read_layout(tmp_path).classes == ("a", "b")
+
+
+@pytest.mark.parametrize(("write", "inner"), [(write_cub, "images"), (write_food, "images")])
+def test_the_inner_folder_of_a_published_data_set_says_what_it_lacks(tmp_path: Path, write: Write, inner: str) -> None:
+    """It is read as class folders, and a note names the folder above, which has the splits."""
+    root = write(tmp_path / "data")
+    name = read_layout(root).layout
+    notes = read_layout(root / inner).notes
+    assert f"{root.name}/ above it is {name}, with its own splits: --data {str(root)!r}." in notes
