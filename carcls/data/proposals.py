@@ -120,25 +120,27 @@ def _cosines() -> NDArray[np.float64]:
 def propose(small: NDArray[np.uint8], threads: Executor) -> Candidates:
     """Return for each image the PER_IMAGE others that it resembles most in some frame, if by FLOOR or more.
 
+    As many are returned of mirrored frames: else an image with many copies would not know the mirrored ones among them.
+
     Args:
         small: gray images, uint8 [n, s, s].
         threads: work on a frame each.
     """
-    count = len(small)
-    if count < 2:
+    if len(small) < 2:
         return Candidates(np.zeros((0, 2), np.int64), np.zeros(0, np.int64))
     base = descriptors(small, FRAMES[0])
-    cells = _Cells.of(base)
-    sims, found = np.full((count, PER_IMAGE), -1.0, np.float32), np.zeros((count, PER_IMAGE), np.int64)
-    frames = np.zeros((count, PER_IMAGE), np.int64)
+    cells, own = _Cells.of(base), np.arange(len(small))[:, None]
+    sims, found = np.full((2, len(small), PER_IMAGE), -1.0, np.float32), np.zeros((2, len(small), PER_IMAGE), np.int64)
+    frames = np.zeros_like(found)
     for number, (near, rows) in enumerate(threads.map(lambda frame: cells.search(descriptors(small, frame)), FRAMES)):
-        near[rows == np.arange(count)[:, None]] = -1.0
-        sims, found, frames = _best(
-            np.concatenate([sims, near], axis=1),
-            np.concatenate([found, rows], axis=1),
-            np.concatenate([frames, np.full(rows.shape, number)], axis=1),
+        near[rows == own] = -1.0
+        half = int(FRAMES[number].mirrored)
+        sims[half], found[half], frames[half] = _best(
+            np.concatenate([sims[half], near], axis=1),
+            np.concatenate([found[half], rows], axis=1),
+            np.concatenate([frames[half], np.full(rows.shape, number)], axis=1),
         )
-    return _pairs(sims, found, frames)
+    return _pairs(*(np.concatenate(list(each), axis=1) for each in (sims, found, frames)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -200,8 +200,8 @@ def drop_leaks(manifest: Manifest, index: Index, splits: Splits) -> tuple[Splits
     left = Splits(splits.train[~is_leak[0]], splits.validation[~is_leak[1]], splits.test)
     trained, validated = (int(leaks.sum()) for leaks in is_leak)
     return left, [
-        f"Left out, since data.leaks=drop-from-train: {trained:,} of the training images, which are copies of test or "
-        f"validation images, and {validated:,} of the validation images, which are copies of test images."
+        "Left out as copies of test or validation images, since data.leaks=drop-from-train: "
+        f"{trained:,} from training, {validated:,} from validation."
     ]
 
 

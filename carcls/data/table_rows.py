@@ -127,8 +127,16 @@ def usable(folder: Folder, rows: Sequence[TableRow], wrong: Wrong) -> Iterator[T
             yield row
 
 
-def require_few_wrong(root: Path, wrong: Wrong, total: int, names: str, max_loss: float) -> None:
+def require_few_wrong(root: Path, wrong: Wrong, total: int, names: str, max_loss: float, *, is_found: bool) -> None:
     """Check that enough of a table's rows can be used.
+
+    Args:
+        root: that paths begin in.
+        wrong: rows that cannot be used.
+        total: how many rows there are.
+        names: of the tables.
+        max_loss: share of the rows that may be wrong.
+        is_found: whether the table was found in a folder; nobody named it.
 
     Raises:
         DataError: too many are wrong, or there is none; the first are named with their reasons.
@@ -141,6 +149,7 @@ def require_few_wrong(root: Path, wrong: Wrong, total: int, names: str, max_loss
     more = f" (and {len(wrong) - 3:,} more)" if len(wrong) > 3 else ""
     if len(wrong) == total and all(why.startswith("there is no file") for *_, why in wrong):
         remedy = f"Paths begin in {str(root)!r}: say --images FOLDER where they begin elsewhere."
+        remedy += " If the folders are meant, move the table away." if is_found else ""
     else:
         remedy = "Mend them, or raise data.max_loss."
     raise DataError(

@@ -55,7 +55,7 @@ def _read(folder: Folder, config: DataConfig) -> Manifest | None:
     root = _images_folder(config)
     sources = [_source(folder.path / name, "." if root else place, own, config) for name, place, own in found]
     if root is None:
-        return _manifest(folder, sources, config)
+        return _manifest(folder, sources, config, is_found=True)
     return _manifest(list_folder(root), sources, config)
 
 
@@ -172,13 +172,13 @@ def _beside(root: Path, paths: set[str]) -> Folder:
     return Folder(root, images, others, folders, links)
 
 
-def _manifest(folder: Folder, sources: Sequence[Source], config: DataConfig) -> Manifest:
+def _manifest(folder: Folder, sources: Sequence[Source], config: DataConfig, *, is_found: bool = False) -> Manifest:
     wrong = [(line, where_is(source, line), why) for source in sources for line, why in source.table.broken]
     rows, unlabelled = without_unlabelled([row for source in sources for row in rows_of(folder, source, wrong)])
     rows = list(usable(folder, rows, wrong))
     wrong.sort()
     names, total = ", ".join(source.table.path.name for source in sources), len(rows) + len(wrong)
-    require_few_wrong(folder.path, wrong, total, names, config.max_loss)
+    require_few_wrong(folder.path, wrong, total, names, config.max_loss, is_found=is_found)
     boxes = as_boxes({row.where: row.corners for row in rows if row.corners})
     annotations = [Annotation(row.path, row.label, row.split, boxes.get(row.where), row.group) for row in rows]
     # The order of a table's rows says nothing.

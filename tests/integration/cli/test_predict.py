@@ -121,9 +121,9 @@ def test_a_table_of_a_run_that_is_killed_is_not_there(export: Path, pictures: Pa
     with subprocess.Popen(command, cwd=tmp_path, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdin
         assert process.stderr
-        assert "answers" in process.stderr.readline()
         process.stdin.write(f"{next(pictures.rglob('0*.jpg'))}\n" * 1000)
         process.stdin.flush()
+        assert "answers" in process.stderr.readline()
         time.sleep(1)
         assert process.poll() is None
         os.kill(process.pid, signal.SIGKILL)

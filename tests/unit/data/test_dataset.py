@@ -307,7 +307,7 @@ def test_leaks_can_be_dropped_from_training(tmp_path: Path) -> None:
         data.manifest.images[row].path for rows in vars(data.splits).values() for row in rows.tolist()
     }
     assert left_out == {"train/class 1/3.jpg", "train/class 0/4.jpg"}
-    assert any("drop-from-train: 2 of the training images" in note for note in data.notes)
+    assert any("drop-from-train: 2 from training, 0 from validation." in note for note in data.notes)
 
 
 def test_test_split_is_cut_where_there_is_none(cars: Path, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from carcls.data.decode import read_square
+from carcls.data.index import Copies
 from carcls.data.layouts import read_layout
 from carcls.data.manifest import Manifest
 from carcls.data.pack import PIXELS, get_index, get_pack
@@ -89,6 +90,15 @@ def test_all_wanted_sizes_are_decoded_in_one_pass(many: Manifest, tmp_path: Path
         reference = get_pack(many, 0.0, size, alone)
         for file in (PIXELS, "copies.npy", "index.json"):
             assert (pack / file).read_bytes() == (reference / file).read_bytes()
+
+
+def test_copies_are_looked_for_once(many: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another size that is decoded later has the copies that the first one found."""
+    store = StageStore(tmp_path)
+    index = get_index(many, 0.0, get_pack(many, 0.0, 16, store), store)
+    monkeypatch.setattr("carcls.data.pack.find_copies", lambda *_: pytest.fail("looked for again"))
+    later = get_pack(many, 0.0, 24, store)
+    assert np.array_equal(Copies.load(later / "copies.npy").pairs, index.copies.pairs)
 
 
 def test_a_size_that_another_process_makes_is_left_to_it(many: Manifest, tmp_path: Path) -> None:

@@ -152,6 +152,9 @@ def test_too_many_wrong_rows_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"at most 5%, got 1 of 5: line 6 of cars.csv: there is no file"):
         read_layout(tmp_path / "cars.csv")
     write(tmp_path / "lists" / "cars.csv")
+    (tmp_path / "lists" / "a").mkdir()
+    with pytest.raises(DataError, match=r"If the folders are meant, move the table away"):
+        read_layout(tmp_path / "lists")
     with pytest.raises(DataError, match=r"got 4 of 4: .*--images FOLDER"):
         read_layout(tmp_path / "lists" / "cars.csv")
     beside = DataConfig(path="lists/cars.csv", images=str(tmp_path))
