@@ -79,7 +79,9 @@ class DataAudit:
     def classes_text(self) -> str:
         """How many images the classes have, in a sentence."""
         least, most = int(self.totals.argmin()), int(self.totals.argmax())
-        ends = " to ".join(f"{self.totals[at]} ({self.data.classes[at]})" for at in (least, most))
+        if self.totals[least] == self.totals[most]:
+            return f"Images of a class: {self.totals[least]:,} of each."
+        ends = " to ".join(f"{self.totals[at]:,} ({self.data.classes[at]})" for at in (least, most))
         times = DASH if self.imbalance is None else f"{self.imbalance:.1f}"
         return f"Images of a class: {ends}; imbalance {times}."
 

@@ -107,7 +107,7 @@ def _figures(audit: DataAudit) -> list[tuple[str, str, str]]:
         (
             "Suspicious labels",
             suspicious,
-            "not looked for" if audit.labels is None else "to look at, most of them probably right",
+            "not looked for" if audit.labels is None else "to look at, the least likely first",
         ),
         ("Unreadable", f"{len(audit.data.quarantined):,}", "in no split"),
     ]

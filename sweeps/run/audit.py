@@ -47,7 +47,7 @@ def audit_data(specs: Sequence[SweepSpec], out: Path, progress: Progress, *, lab
     data = prepare_data(specs, out, stages, progress, listing)
     return DataAudit(
         data=data,
-        notes=(counts_note(data), *data_notes(data)),
+        notes=(counts_note(data), *data_notes(data, "what --json prints")),
         counts=class_counts(data),
         splits=split_names(data),
         sides=read_sides(data, stages),

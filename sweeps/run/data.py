@@ -143,12 +143,12 @@ def begun_data(folder: Path) -> Dataset | None:
     return None
 
 
-def data_notes(dataset: Dataset) -> list[str]:
-    """Return what was found in the images and the user may want to know, a sentence each."""
+def data_notes(dataset: Dataset, rest: str = "dataset.json in the sweep's folder") -> list[str]:
+    """Return what was found in the images and the user may want to know, a sentence each; ``rest`` has what is more."""
     unreadable = [f"left out, unreadable: {path} ({reason})" for path, reason in dataset.quarantined]
     duplicates = [f"test image duplicates a training image: {test} = {train}" for test, train in dataset.duplicates]
     for findings in (unreadable, duplicates):
         if len(findings) > MOST_FINDINGS:
-            more = f"… and {len(findings) - MOST_FINDINGS} more; all are in dataset.json in the sweep's folder."
+            more = f"… and {len(findings) - MOST_FINDINGS} more; all are in {rest}."
             findings[MOST_FINDINGS:] = [more]
     return [*dataset.notes, *unreadable, *duplicates]
