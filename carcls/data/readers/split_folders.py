@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from carcls.data.config import DataConfig
 from carcls.data.files import Folder
 from carcls.data.manifest import Manifest, Split
 from carcls.data.readers import Reader, manifest_of, split_named
 from carcls.data.readers.class_folders import ClassFolder, are_no_classes, class_folders, notes_of
+from carcls.errors import DataError
 
 
 def _read(folder: Folder, config: DataConfig) -> Manifest | None:
@@ -22,6 +24,7 @@ def _read(folder: Folder, config: DataConfig) -> Manifest | None:
     found.sort(key=lambda each: order.index(each[0]))
     classes: list[ClassFolder] = [one for *_, inside in found for one in inside]
     if not any(one.images for split, _, _, inside in found for one in inside if split == "train"):
+        _require_depth([part for split, _, part, _ in found if split == "train"], config)
         return None
     bare = [(name, part) for _, name, part, inside in found if part.images and not any(one.images for one in inside)]
     unlabelled = [
@@ -36,6 +39,21 @@ def _read(folder: Folder, config: DataConfig) -> Manifest | None:
         notes=[*unlabelled, *notes_of(classes)],
         companions=[f"{name}/{image}" for name, part in bare for image in part.images],
     )
+
+
+def _require_depth(parts: Sequence[Folder], config: DataConfig) -> None:
+    """Check that no split's images lie two folders deep, where nobody has said which of them is the class.
+
+    Raises:
+        DataError: they do.
+    """
+    for part in parts if config.depth is None else ():
+        outer = [name for name, child in part.folders.items() if child.holds_images]
+        if len(outer) > 1 and not any(part.folders[name].images for name in outer):
+            raise DataError(
+                f"classes must be the folders in {part.path.name}/, which hold no images themselves, got "
+                f"{', '.join(outer[:3])}. Say data.depth=1 if these are the classes, data.depth=2 if those in them are."
+            )
 
 
 def _classes(part: Folder, config: DataConfig) -> list[ClassFolder]:

@@ -177,6 +177,34 @@ def test_a_class_is_one_in_either_spelling(tmp_path: Path) -> None:
     assert [image.label for image in listed.images] == [0, 0, 1, 1, 0, 0]
 
 
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_how_deep_a_class_is_can_be_said(tmp_path: Path, split: str) -> None:
+    """Of images two folders deep either folder can be the class: both answers are asked for, as of several depths."""
+    write_folders(tmp_path, {f"{split}{name}": 2 for name in ("Audi/A4", "Audi/A6", "BMW/X5")})
+    with pytest.raises(DataError, match=r"data\.depth=1 if .*data\.depth=2 if"):
+        read_layout(tmp_path)
+    assert read_layout(tmp_path, DataConfig(depth=2)).classes == ("Audi/A4", "Audi/A6", "BMW/X5")
+    makes = read_layout(tmp_path, DataConfig(depth=1))
+    assert makes.classes == ("Audi", "BMW")
+    assert f"6 of the images lie in folders below their class, such as '{'Audi/A4/0.jpg'}'." in makes.notes
+    write_folders(tmp_path, {f"{split}Fiat": 2})
+    with pytest.raises(DataError, match=r"of one depth, got 'Audi' with 2 folders of images and 'Fiat' with images"):
+        read_layout(tmp_path)
+
+
+def test_links_are_followed_and_one_that_leads_out_is_told_of(tmp_path: Path) -> None:
+    """Images behind it belong to the data; a link within it is nobody's surprise, one back to a folder above ends."""
+    root = write_folders(tmp_path / "d", {"a": 2, "b": 2})
+    write_folders(tmp_path / "elsewhere", {"c": 3})
+    (root / "c").symlink_to(tmp_path / "elsewhere" / "c")
+    (root / "b" / "9.jpg").symlink_to(root / "a" / "0.jpg")
+    (root / "a" / "up").symlink_to("..")
+    (root / "a" / "further").symlink_to(tmp_path)
+    listed = read_layout(root)
+    assert (listed.classes, len(listed.images)) == (("a", "b", "c"), 8)
+    assert listed.notes == (f"1 link was followed out of the folder, such as 'c' to '{tmp_path}/elsewhere/c'.",)
+
+
 @pytest.mark.parametrize("name", [b"train/Citro\xebn", b"train/a/Citro\xebn.jpg"])
 def test_a_name_that_is_no_utf_8_is_refused(tmp_path: Path, name: bytes) -> None:
     """Nobody could print it, and which letters its bytes mean is not known; how to rename it is said."""
