@@ -117,10 +117,7 @@ class DataAudit:
 
     def lines(self) -> Iterator[str | Grid]:
         """Yield the short form: sentences and a table of the most suspicious labels."""
-        counts, *notes = self.notes
-        layout = self.data.manifest.layout
-        yield from (counts, *([f"Layout: {layout}."] if layout else []), *notes)
-        yield from (self.classes_text, self.sides_text, self.same_text, self.labels_text)
+        yield from (*self.notes, self.classes_text, self.sides_text, self.same_text, self.labels_text)
         if self.labels and self.labels.issues:
             issues = self.labels.issues[:_SHOWN]
             rows = [[self.path(one.image), self.data.classes[one.suggested]] for one in issues]

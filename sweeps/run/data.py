@@ -131,7 +131,8 @@ def prepare_data(
 
 def counts_note(dataset: Dataset) -> str:
     """Return how many images there are, a sentence."""
-    return f"{dataset.name}: {len(dataset.classes)} classes; images: {counts_text(dataset.counts)}."
+    layout = f" ({dataset.manifest.layout})" if dataset.manifest.layout and dataset.name != DEMO_NAME else ""
+    return f"{dataset.name}{layout}: {len(dataset.classes)} classes; images: {counts_text(dataset.counts)}."
 
 
 def begun_data(folder: Path) -> Dataset | None:

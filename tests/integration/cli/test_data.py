@@ -31,8 +31,8 @@ def test_what_is_wrong_is_told_and_shown(cars: Path, run: Run) -> None:
     code, out, _ = run("data", cars, *SMALL, "--set", "data.max_loss=0.5")
     assert code == 0
     lines = out.splitlines()
-    assert re.fullmatch(r"cars: 3 classes; images: \d+ train, \d+ validation, 13 test\.", lines[0])
-    assert "Layout: class folders in train/, test/." in lines
+    known = r"cars \(class folders in train/, test/\): 3 classes; images: \d+ train, \d+ validation, 13 test\."
+    assert re.fullmatch(known, lines[0])
     assert "Same pictures: 1 pair, 1 of them in two splits, 1 in two classes." in lines
     page = Path("runs/data/cars.html").read_text()
     assert "1 of 44 files is left out: by its extension (1 .xyz)" in page
@@ -71,8 +71,8 @@ def test_a_run_after_it_decodes_nothing_and_tells_the_same(tmp_path: Path) -> No
     fixed = [*SMALL, "unfreezing=frozen", "experiments=[]", "augmentation_strength=0"]
     words = ["run", "transfer", "--data", "cars", "--trials", "1", *fixed]
     planned = run_carsweep(tmp_path, [*words, "--dry-run"])
-    counts, _, *notes = audited.out[: audited.out.index("Images of a class")].splitlines()
-    assert counts.removeprefix("cars: 3 classes; images: ").rstrip(".") in planned.out.splitlines()[0]
+    counts, *notes = audited.out[: audited.out.index("Images of a class")].splitlines()
+    assert counts.partition("images: ")[2].rstrip(".") in planned.out.splitlines()[0]
     assert planned.out.splitlines()[1:3] == notes
     assert len(notes) == 2
     assert run_carsweep(tmp_path, words).code == 0
