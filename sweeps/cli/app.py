@@ -15,7 +15,7 @@ _EPILOG = """\b
 Examples:
   carsweep run transfer                        the embedded demo cars
   carsweep run transfer --data stanford_cars   a real data set
-  carsweep data stanford_cars                  its audit, before it is believed
+  carsweep data stanford_cars                  its audit, before you trust it
   carsweep run all                             all families, as one job
   carsweep run transfer --dry-run --trials 50  its plan, and an estimate
   carsweep explain dropout                     all about a setting

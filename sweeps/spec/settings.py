@@ -92,7 +92,7 @@ def meanings(model: type[BaseModel]) -> dict[str, str]:
     """Return what each field of a model means, as the attributes of its docstring say it.
 
     >>> meanings(DataConfig)["path"]
-    'folder of the data set; null means the embedded demo cars.'
+    'folder of the data set, or a table of images; null means the embedded demo cars.'
     """
     text = inspect.getdoc(model) or ""
     said = re.findall(r"^    (\w+): (.*(?:\n {8,}.*)*)", text.partition("Attributes:")[2], re.MULTILINE)

@@ -30,8 +30,8 @@ from sweeps.tracking.store import Tracking
 
 @pytest.fixture(scope="module")
 def tracking(tmp_path_factory: pytest.TempPathFactory) -> Tracking:
-    """A database with one finished sweep of two trials."""
-    return tracked_sweep(tmp_path_factory.mktemp("runs"), 2)
+    """A database with one finished sweep of three trials."""
+    return tracked_sweep(tmp_path_factory.mktemp("runs"), 3)
 
 
 def register(tracking: Tracking, export: Path, number: int = 1, *, refit: bool = False) -> Registered:
@@ -252,11 +252,11 @@ def test_a_process_that_died_while_it_registered_leaves_nothing(
     with monkeypatch.context() as patch:
         patch.setattr(MlflowClient, "create_model_version", die)
         with pytest.raises(KeyboardInterrupt):
-            register(tracking, export, number=0, refit=True)
+            register(tracking, export, number=2, refit=True)
     (left,) = [m for m in client.search_logged_models([experiment]) if m.model_id not in before]
     files = Path(left.artifact_location.removeprefix("file://"))
     assert any(files.iterdir())
-    version = register(tracking, export, number=0, refit=True)
+    version = register(tracking, export, number=2, refit=True)
     (made,) = [m for m in client.search_logged_models([experiment]) if m.model_id not in before]
     assert made.model_id != left.model_id
     assert not files.exists() or not any(files.iterdir())
