@@ -1,7 +1,7 @@
 """Pairs of images that are one photograph: mirrored, cropped, turned, with a border, compressed or lit otherwise.
 
 Small descriptors propose pairs, and a comparison after alignment decides. Both look at thumbnails that are made while
-images are decoded. Time grows about with the number of images, and so does memory, by 2 KiB an image.
+images are decoded. Memory grows with the images, by 4 KiB each, and time a little faster (benchmarks/RESULTS.md).
 """
 
 from __future__ import annotations

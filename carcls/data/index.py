@@ -59,19 +59,24 @@ class Index:
     broken: tuple[Broken, ...]
 
 
-def group_copies(copies: Copies, rows: NDArray[np.int64], contents: Sequence[str]) -> NDArray[np.int64]:
-    """Return a group number int64 [n] for each image; copies, and what chains of them link, share one.
+def group_copies(copies: Copies, rows: NDArray[np.int64], *alike: Sequence[str]) -> NDArray[np.int64]:
+    """Return a group number int64 [n] for each image; what chains of copies and equal names link shares one.
 
     Args:
         copies: pairs of images.
         rows: the images that count, int64; others are in groups of their own.
-        contents: what equal images have equal [n], such as digests of their files.
+        alike: names [n] of each image that equal images have equal, such as digests of their files; an empty one says
+            nothing.
     """
-    counts = np.zeros(len(contents), bool)
+    total = len(alike[0])
+    counts = np.zeros(total, bool)
     counts[rows] = True
-    source, target = copies.pairs[counts[copies.pairs].all(axis=1)].T
-    _, first, of_content = np.unique(np.asarray(contents)[rows], return_index=True, return_inverse=True)
-    return components(len(contents), np.append(source, rows), np.append(target, rows[first[of_content]]))
+    edges = [copies.pairs[counts[copies.pairs].all(axis=1)]]
+    for names in map(np.asarray, alike):
+        named = rows[names[rows] != ""]
+        _, first, of_name = np.unique(names[named], return_index=True, return_inverse=True)
+        edges.append(np.stack([named, named[first[of_name]]], axis=1))
+    return components(total, *np.concatenate(edges).T)
 
 
 def components(nodes: int, source: NDArray[np.int64], target: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -6,7 +6,7 @@ And what is found in a data set once it is cut: lost images, empty splits, near-
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import PlainSerializer, PlainValidator
 
 from carcls.data.config import DataConfig
-from carcls.data.index import Copies, Index, components, group_copies
+from carcls.data.index import Copies, Index, group_copies
 from carcls.data.manifest import Manifest
 from carcls.errors import DataError
 
@@ -56,8 +56,7 @@ def split_images(manifest: Manifest, index: Index, config: DataConfig) -> Splits
     is_readable = np.ones(len(own), bool)
     is_readable[[row for row, _ in index.broken]] = False
     rest, validation, test = (np.flatnonzero(is_readable & (own == split)) for split in ("train", "validation", "test"))
-    groups = group_copies(index.copies, rest, manifest.contents)
-    groups[rest] = _linked(groups[rest], [manifest.images[row].group for row in rest.tolist()])
+    groups = group_copies(index.copies, rest, manifest.contents, [image.group for image in manifest.images])
     if "test" not in own:
         rest, test = cut(manifest.labels, groups, rest, config.test_fraction, config.split_seed)
     if "validation" not in own:
@@ -84,17 +83,14 @@ def listing_notes(manifest: Manifest, config: DataConfig) -> list[str]:
         )
     if "test" not in own:
         notes.append(f"It has no test split: {config.test_fraction:.0%} of each class are cut off as test.")
+    sides: dict[str, set[str]] = {}
+    for image, split in zip(manifest.images, own.tolist(), strict=True):
+        if image.group:
+            sides.setdefault(image.group, set()).add(split)
+    if apart := [group for group, splits in sides.items() if len(splits) > 1]:
+        verb = "group is" if len(apart) == 1 else "groups are"
+        notes.append(f"{len(apart):,} {verb} in several of its own splits, such as {apart[0]!r}.")
     return [*notes, *manifest.notes]
-
-
-def _linked(groups: Rows, names: Sequence[str]) -> Rows:
-    """Return the groups int64 [n], those that hold images of one name as one; an empty name is none."""
-    first: dict[str, int] = {}
-    pairs = [(first.setdefault(name, row), row) for row, name in enumerate(names) if name]
-    if not pairs:
-        return groups
-    source, target = groups[np.array(pairs).T]
-    return components(int(groups.max()) + 1, source, target)[groups]
 
 
 def cut(labels: Rows, groups: Rows, rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:

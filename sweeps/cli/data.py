@@ -48,10 +48,16 @@ class _Reading:
     help="Where the page goes; - is stdout. Default: OUT/data/NAME.html.",
 )
 @click.option("--no-labels", is_flag=True, help="Look for no wrong labels, which takes longest.")
-@options("set", "out")
+@options("images", "set", "out")
 @answering
 def data(
-    streams: Streams, path: str | None, output: Path | None, no_labels: bool, sets: tuple[str, ...], out: Path
+    streams: Streams,
+    path: str | None,
+    output: Path | None,
+    no_labels: bool,
+    images: str | None,
+    sets: tuple[str, ...],
+    out: Path,
 ) -> int:
     """Look at the images at PATH before a sweep does, and write a page of what was found.
 
@@ -68,7 +74,8 @@ def data(
 
     to_stdout = output == Path("-")
     page = None if to_stdout or output is None else require_page(output)
-    specs = specs_of_all(name="audit", sets=sets, overrides={"data": path} if path else {}, trials=None)
+    given = {name: value for name, value in (("data", path), ("images", images)) if value}
+    specs = specs_of_all(name="audit", sets=sets, overrides=given, trials=None)
     with open_view(specs[0], streams.progress) as view:
         found = audit_data(specs, out, _Reading(view), labels=not no_labels)
         text = data_page(found, out / "stages", label_config(specs[0]).image_size)

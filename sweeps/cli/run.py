@@ -202,9 +202,8 @@ _add(
     "--set", "sets", type=SETTING, metavar="KEY=VALUE …", multiple=True, help="Change a setting, or search.X."
 )
 @click.option("--data", metavar="PATH", type=click.Path(), help="Where its images lie now, if they were moved.")
-@options(
-    "concurrency", "cpus-per-trial", "gpus-per-trial", "model-name", "out", "known-tracking-uri", "address", "notify"
-)
+@options("images", "concurrency", "cpus-per-trial", "gpus-per-trial", "model-name", "out", "known-tracking-uri")
+@options("address", "notify")
 @click.option("--dry-run", is_flag=True, help="Print what would change, and stop.")
 @answering
 def resume(
@@ -214,6 +213,7 @@ def resume(
     hours: str | None,
     sets: tuple[str, ...],
     data: str | None,
+    images: str | None,
     out: Path,
     tracking_uri: str | None,
     address: str | None,
@@ -231,7 +231,8 @@ def resume(
     from sweeps.run.remembered import extended, recall
 
     known = replace(recall(out, name, tracking_uri), address=address, notify=notify)
-    sets = sets if data is None else (*sets, f"data.path={Path(data).expanduser().absolute()}")
+    places = {"data.path": data, "data.images": images}
+    sets = (*sets, *(f"{name}={Path(place).expanduser().absolute()}" for name, place in places.items() if place))
     command = extended(known, trials=trials, hours=hours, sets=sets, resources=resources)
     changes = command.changes or ()
     for change in changes:

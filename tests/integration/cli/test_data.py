@@ -126,3 +126,15 @@ def test_an_interrupted_audit_goes_on(tmp_path: Path) -> None:
     again = run_carsweep(tmp_path, ["data", "cars", "--set", "image_size=128"])
     assert again.code == 0
     assert "reading images" not in again.err
+
+
+def test_a_table_whose_images_lie_elsewhere_is_audited(cars: Path, run: Run) -> None:
+    """As a run takes it: without --images the rows that name no file are told, with the option that helps."""
+    paths = sorted(path.relative_to(cars) for path in cars.rglob("*.jpg"))
+    Path("elsewhere").mkdir()
+    table = Path("elsewhere", "cars.csv")
+    table.write_text("path,label\n" + "".join(f"{path},{path.parent.name}\n" for path in paths))
+    code, _, err = run("data", table, "--no-labels")
+    assert (code, "say --images FOLDER" in err) == (2, True)
+    code, out, _ = run("data", table, "--images", cars, "--no-labels", "--set", "data.max_loss=0.5")
+    assert (code, out.startswith("cars (the table cars.csv): 3 classes; images: ")) == (0, True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from carcls.data.config import DataConfig
 from carcls.data.index import Copies, group_copies
-from carcls.data.splits import Splits, cut
+from carcls.data.manifest import ImageRecord, Manifest
+from carcls.data.splits import Splits, cut, listing_notes
 
 Ints = NDArray[np.int64]
 
@@ -108,3 +111,11 @@ def test_equal_files_are_one_group_whatever_they_look_like() -> None:
     groups = group_copies(copies_of([(1, 4), (3, 4)]), np.array([0, 1, 2, 3]), contents)
     assert groups[0] == groups[2]
     assert len(set(groups.tolist())) == 4
+
+
+def test_groups_that_the_data_itself_parts_are_told_of() -> None:
+    """Its own splits are kept, and a group that has images in two of them is counted; one inside a split is not."""
+    rows = [("train", "car 1"), ("test", "car 1"), ("train", "car 2"), ("train", "car 2"), ("test", ""), ("train", "")]
+    images = tuple(ImageRecord(f"{n}.jpg", n % 2, split, None, group) for n, (split, group) in enumerate(rows))
+    notes = listing_notes(Manifest(Path("cars"), ("a", "b"), images), DataConfig())
+    assert notes == ["1 group is in several of its own splits, such as 'car 1'."]
