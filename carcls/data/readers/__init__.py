@@ -6,6 +6,7 @@ it reads.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -16,9 +17,13 @@ from carcls.data.files import Folder
 from carcls.data.manifest import Box, ImageRecord, Manifest, Split
 from carcls.errors import DataError
 
-TRAIN = frozenset({"train", "training", "trn"})
-VALIDATION = frozenset({"val", "valid", "validation", "dev"})
-TEST = frozenset({"test", "testing", "tst"})
+TRAIN = frozenset({"train", "training", "trn", "trainset"})
+VALIDATION = frozenset({"val", "valid", "validation", "dev", "valset"})
+TEST = frozenset({"test", "testing", "tst", "testset"})
+_SIZES = frozenset({"thumbnails", "thumbs", "original", "originals", "raw", "cropped", "crops", "resized"})
+_KINDS = frozenset({"images", "image", "imgs", "img", "pictures", "pics", "photos", "jpegimages", "jpg", "jpeg", "png"})
+_MARKS = frozenset({"masks", "trimaps", "segmentations", "segmentationclass", "segmentationobject", "labels"})
+_HEAPS = frozenset({"data", "dataset", "set", "folder", "dir", "batch", "part", "shard", "fold", "chunk"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,3 +111,30 @@ def split_named(name: str) -> Split | None:
     word = name.strip().lower()
     known: dict[Split, frozenset[str]] = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
     return next((split for split, words in known.items() if word in words), None)
+
+
+def split_of(name: str) -> Split | None:
+    """Return the split that a folder's name tells by one of its words.
+
+    >>> [split_of(name) for name in ("val", "cars_train", "Test images", "test1", "train_test", "cars")]
+    ['validation', 'train', 'test', 'test', None, None]
+    """
+    splits, _ = split_words(name)
+    return next(iter(splits)) if len(splits) == 1 else None
+
+
+def split_words(name: str) -> tuple[set[Split], list[str]]:
+    """Return the splits that a folder's name tells by its words, and its other words."""
+    words = {word: split_named(word) for word in re.split(r"[\s_.\d-]", name)}
+    return {split for split in words.values() if split}, [word for word, split in words.items() if not split]
+
+
+def are_no_classes(names: Sequence[str]) -> bool:
+    """Tell whether folders of images are by their names splits, sizes, masks or heaps of a data set, and no classes.
+
+    >>> folders = ["cars_test", "cars_train"], ["images", "masks"], ["part1", "part_2"], ["Test Car", "train"]
+    >>> [are_no_classes(names) for names in folders]
+    [True, True, True, False]
+    """
+    words = TRAIN | VALIDATION | TEST | _SIZES | _KINDS | _MARKS | _HEAPS
+    return bool(names) and all(words.intersection(re.findall("[a-z]+", name.lower())[-1:]) for name in names)

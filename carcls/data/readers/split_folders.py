@@ -1,24 +1,24 @@
-"""``train/<class>/*`` with ``val/<class>/*`` and ``test/<class>/*``, in their usual spellings."""
+"""``train/<class>/*`` with ``val/<class>/*`` and ``test/<class>/*``, in their usual spellings, each perhaps wrapped."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from carcls.data.config import DataConfig
 from carcls.data.files import Folder
 from carcls.data.manifest import Manifest, Split
-from carcls.data.readers import Reader, manifest_of, split_named
-from carcls.data.readers.class_folders import ClassFolder, are_no_classes, class_folders, notes_of
+from carcls.data.readers import Reader, are_no_classes, manifest_of, split_of
+from carcls.data.readers.class_folders import ClassFolder, class_folders, notes_of
 from carcls.errors import DataError
 
 
 def _read(folder: Folder, config: DataConfig) -> Manifest | None:
     """None where the folder holds no train folder with class folders."""
     found = [
-        (split, name, part, _classes(part, config))
-        for name, part in folder.folders.items()
-        if (split := _split_of(name))
+        (split, part.path.relative_to(folder.path).as_posix(), part, _classes(part, config))
+        for name, outer in folder.folders.items()
+        if (split := split_of(name))
+        for part in [_unwrapped(outer, split)]
     ]
     order = ("train", "validation", "test")
     found.sort(key=lambda each: order.index(each[0]))
@@ -56,21 +56,21 @@ def _require_depth(parts: Sequence[Folder], config: DataConfig) -> None:
             )
 
 
+def _unwrapped(part: Folder, split: Split) -> Folder:
+    """Return what a split's folder only wraps, as archives often have it: ``train/train/``, ``test/images/``."""
+    inside = [child for child in part.folders.values() if child.holds_images]
+    if part.images or len(inside) != 1:
+        return part
+    name = inside[0].path.name
+    wraps = split_of(name) in (split, None) and are_no_classes([name])
+    return _unwrapped(inside[0], split) if wraps else part
+
+
 def _classes(part: Folder, config: DataConfig) -> list[ClassFolder]:
     """Return the class folders of a split; none where they are heaps of images, such as ``train/images/``."""
     found = class_folders(part, config.depth)
     is_heap = config.depth is None and are_no_classes([one.name for one in found if one.images])
     return [] if is_heap else found
-
-
-def _split_of(name: str) -> Split | None:
-    """Return the split that a folder's name tells by one of its words.
-
-    >>> [_split_of(name) for name in ("val", "cars_train", "Test images", "train_test", "cars")]
-    ['validation', 'train', 'test', None, None]
-    """
-    splits = {split for word in re.split(r"[\s_.-]", name) if (split := split_named(word))}
-    return splits.pop() if len(splits) == 1 else None
 
 
 READER = Reader("train/<class>/*.jpg with test/<class>/*.jpg", _read, rank=2, settings=("depth",))
