@@ -6,6 +6,7 @@ it reads.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -98,11 +99,12 @@ def _key(name: str) -> str:
 
 
 def split_named(name: str) -> Split | None:
-    """Return the split that a word means; None for any other.
+    """Return the split that a name tells by one of its words; None where none or several do.
 
-    >>> [split_named(word) for word in ("Training", "valid", "testing", "cars")]
-    ['train', 'validation', 'test', None]
+    >>> [split_named(name) for name in ("Training", "cars_val", "Test images", "train2017", "train_test", "cars")]
+    ['train', 'validation', 'test', 'train', None, None]
     """
-    word = name.strip().lower()
     known: dict[Split, frozenset[str]] = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
-    return next((split for split, words in known.items() if word in words), None)
+    words = frozenset(re.findall("[a-z]+", name.lower()))
+    found = [split for split, spellings in known.items() if words & spellings]
+    return found[0] if len(found) == 1 else None

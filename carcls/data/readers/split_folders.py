@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from carcls.data.config import DataConfig
 from carcls.data.files import Folder
-from carcls.data.manifest import Manifest, Split
+from carcls.data.manifest import Manifest
 from carcls.data.readers import Reader, manifest_of, split_named
 from carcls.data.readers.class_folders import ClassFolder, are_no_classes, class_folders, notes_of
 from carcls.errors import DataError
@@ -18,7 +17,7 @@ def _read(folder: Folder, config: DataConfig) -> Manifest | None:
     found = [
         (split, name, part, _classes(part, config))
         for name, part in folder.folders.items()
-        if (split := _split_of(name))
+        if (split := split_named(name))
     ]
     order = ("train", "validation", "test")
     found.sort(key=lambda each: order.index(each[0]))
@@ -61,16 +60,6 @@ def _classes(part: Folder, config: DataConfig) -> list[ClassFolder]:
     found = class_folders(part, config.depth)
     is_heap = config.depth is None and are_no_classes([one.name for one in found if one.images])
     return [] if is_heap else found
-
-
-def _split_of(name: str) -> Split | None:
-    """Return the split that a folder's name tells by one of its words.
-
-    >>> [_split_of(name) for name in ("val", "cars_train", "Test images", "train_test", "cars")]
-    ['validation', 'train', 'test', None, None]
-    """
-    splits = {split for word in re.split(r"[\s_.-]", name) if (split := split_named(word))}
-    return splits.pop() if len(splits) == 1 else None
 
 
 READER = Reader("train/<class>/*.jpg with test/<class>/*.jpg", _read, rank=2, settings=("depth",))
