@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sweeps.failures import POLICIES
 from sweeps.report.facts import Facts
-from sweeps.results.models import find_evaluation
+from sweeps.results.evaluations import find_evaluation
 from sweeps.results.result import saved_text, spent_dict, spent_text
 from sweeps.spec.documented import LEAK_MARK, find_experiment
 from sweeps.study.confirmation import Confirmed

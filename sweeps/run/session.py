@@ -13,8 +13,8 @@ from carcls.config import TrialConfig
 from carcls.errors import TrackingError, TrialFailure
 from carcls.stages import StageStore, write_json, write_text
 from sweeps.results.environment import environment_here
+from sweeps.results.evaluations import find_evaluation
 from sweeps.results.leaderboard import Leaderboard
-from sweeps.results.models import find_evaluation
 from sweeps.results.result import RESULT, TEST_PREDICTIONS, Registered, SweepResult, TestEvaluation, spent_dict
 from sweeps.spec.sweep_file import read_file
 from sweeps.study.confirmation import Repeat, repeats_of
@@ -122,10 +122,10 @@ class SweepSession:
         notes: list[str] = []
         if test is None:
             self.tell(f"evaluating trial {record.number} on the {len(self.dataset.splits.test)} test images")
-            test, notes = self.compute("sweeps.results.models:evaluate", record, **work)
+            test, notes = self.compute("sweeps.results.evaluations:evaluate", record, **work)
         elif folder is not None:
             with Waiting(self.tell, "exporting its model …"):
-                test, notes = self.compute("sweeps.results.models:export", **work)
+                test, notes = self.compute("sweeps.results.evaluations:export", **work)
         for note in notes:
             self.tell(note)
         return test
