@@ -24,7 +24,7 @@ from sweeps.run.remembered import recall
 from sweeps.run.status import SweepStatus, sweep_status, sweeps_in
 from sweeps.spec.loading import load_spec
 from sweeps.spec.sweep_file import is_sweep
-from sweeps.text import lines_of, table_of
+from sweeps.tables import lines_of, table_of
 from sweeps.trial import TrialRecord
 
 if TYPE_CHECKING:

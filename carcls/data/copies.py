@@ -1,7 +1,8 @@
 """Pairs of images that are one photograph: mirrored, cropped, turned, with a border, compressed or lit otherwise.
 
 Small descriptors propose pairs, and a comparison after alignment decides. Both look at thumbnails that are made while
-images are decoded. Memory grows with the images, by 4 KiB each, and time a little faster (benchmarks/RESULTS.md).
+images are decoded. Memory grows with the images, by 4 KiB each, and time with the pairs that are proposed,
+eight for each image at most (benchmarks/RESULTS.md).
 """
 
 from __future__ import annotations

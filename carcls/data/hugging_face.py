@@ -183,19 +183,15 @@ _SHARD = re.compile(r"^(.+?)-\d{5}-of-\d{5}.*$")
 def _named(by_name: Mapping[str, Sequence[Path]], folder: Path) -> Shards:
     """Put shards together by the splits that their names mean; where none means one, all train."""
     splits: dict[str, list[Path]] = {}
-    left_out = [name for name in by_name if _split_of(name) is None]
+    left_out = [name for name in by_name if split_named(name) is None]
     if len(left_out) == len(by_name):
         return Shards({"train": [file for files in by_name.values() for file in files]})
     for split in ("train", "validation", "test"):
-        files = [file for name, files in by_name.items() if _split_of(name) == split for file in files]
+        files = [file for name, files in by_name.items() if split_named(name) == split for file in files]
         if files:
             splits[split] = files
     names = f"{', '.join(left_out)} of {folder.name}"
     return Shards(splits, [f"{names} is left out: its name is of no split."] if left_out else [])
-
-
-def _split_of(name: str) -> str | None:
-    return split_named(name) or split_named(re.split(r"[-_.]", name)[-1])
 
 
 def _is_saved(folder: Path) -> bool:

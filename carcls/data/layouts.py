@@ -18,7 +18,7 @@ from carcls.data.config import DataConfig
 from carcls.data.files import Folder, extension_of, list_folder
 from carcls.data.left_out import heic_hint, left_out, links, missing_images
 from carcls.data.manifest import Manifest
-from carcls.data.readers import Reader, are_no_classes, split_of, split_words
+from carcls.data.readers import Reader, are_no_classes, split_named, words_beside_split
 from carcls.data.tables import SUFFIXES
 from carcls.errors import DataError
 
@@ -122,11 +122,11 @@ def _above(folder: Folder) -> Iterator[str]:
 
 def _other_split(folder: Folder, parent: Folder) -> str | None:
     """Return the folder of another split beside one: of the same name but for the split, with no code in it."""
-    mine, rest = split_words(folder.path.name)
-    if len(mine) != 1 or any(split_of(name) not in (*mine, None) for name in folder.folders):
+    mine, rest = split_named(folder.path.name), words_beside_split(folder.path.name)
+    if not mine or any(split_named(name) not in (mine, None) for name in folder.folders):
         return None
-    beside = ((name, *split_words(name)) for name, inside in parent.folders.items() if not inside.others)
-    return next((name for name, other, words in beside if words == rest and len(other) == 1 and other != mine), None)
+    beside = (name for name, inside in parent.folders.items() if not inside.others and words_beside_split(name) == rest)
+    return next((name for name in beside if split_named(name) not in (mine, None)), None)
 
 
 def _has_part(listed: Manifest, folder: Folder) -> bool:

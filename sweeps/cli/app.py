@@ -76,6 +76,15 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(import_module(f"sweeps.cli.{module}"), attribute)
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse what an unset variable of the shell leaves, which would mean this folder, or that nothing was said."""
+        for before, word in zip(["carsweep", *args], args, strict=False):
+            is_unset = word.startswith("--") and word.find("=") == len(word) - 1
+            if (is_unset or not word) and not ctx.resilient_parsing:
+                place = word.rstrip("=") or before
+                raise click.UsageError(f"Empty argument after {place!r}. Is a variable of the shell unset?", ctx)
+        return super().parse_args(ctx, args)
+
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete names of commands and options, importing no command."""
         from click.shell_completion import CompletionItem

@@ -13,7 +13,8 @@ from sweeps.cli.exits import DONE
 from sweeps.cli.listing import default_text, searched_text
 from sweeps.cli.options import Known, option_of
 from sweeps.cli.output import Streams, answering
-from sweeps.text import Grid, settings_text
+from sweeps.tables import Grid
+from sweeps.text import settings_text
 
 if TYPE_CHECKING:
     from sweeps.spec.documented import DocumentedExperiment

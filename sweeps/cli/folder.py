@@ -22,7 +22,8 @@ from sweeps.cli.output import (
     resume_command,
     say,
 )
-from sweeps.text import Column, counts_text, minute, percent, plural, settings_text, table_of
+from sweeps.tables import Column, table_of
+from sweeps.text import counts_text, minute, percent, plural, settings_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

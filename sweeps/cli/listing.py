@@ -12,7 +12,8 @@ from carcls.catalog import BACKBONES, FAMILIES
 from sweeps.cli.exits import DONE
 from sweeps.cli.options import FAMILY, Names
 from sweeps.cli.output import Streams, answering
-from sweeps.text import Grid, percent
+from sweeps.tables import Grid
+from sweeps.text import percent
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

@@ -99,13 +99,6 @@ def _at_home(_: click.Context, __: click.Parameter, path: Path) -> Path:
     return path.expanduser()
 
 
-def _not_empty(_: click.Context, __: click.Parameter, text: str | None) -> str | None:
-    """Refuse what an unset variable of the shell leaves, which must not mean that nothing was said."""
-    if text == "":
-        raise click.BadParameter("must not be empty; is a variable of the shell unset?")
-    return text
-
-
 class _NumberOrAuto(click.ParamType[float | str]):
     """A number, or ``auto``, which the spec takes for what the machine decides."""
 
@@ -167,7 +160,6 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "known-tracking-uri": {"metavar": "URI", "help": "MLflow store or server. Default: the one it was run with."},
     "model": {
         "metavar": "NAME",
-        "callback": _not_empty,
         "help": "A family, NAME@alias, NAME/VERSION, or the folder of an exported model.",
     },
     "seed": {"type": int, "help": "Seed of the search and of every trial."},

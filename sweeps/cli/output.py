@@ -17,7 +17,8 @@ import click
 
 from carcls.errors import InputError
 from sweeps.cli.exits import Output
-from sweeps.text import lines_of, percent, plural, wrapped
+from sweeps.tables import lines_of
+from sweeps.text import percent, plural, wrapped
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -24,7 +24,8 @@ from sweeps.cli.exits import DONE, FAILED, echo
 from sweeps.cli.options import options
 from sweeps.cli.output import Streams, answering
 from sweeps.cli.store import model_named
-from sweeps.text import DASH, Grid, duration, percent, plural
+from sweeps.tables import Grid
+from sweeps.text import DASH, duration, percent, plural
 
 if TYPE_CHECKING:
     from sweeps.cli.answers import Answer

@@ -14,7 +14,8 @@ from sweeps.cli.exits import DONE, FAILED
 from sweeps.cli.options import FAMILY, options
 from sweeps.cli.output import Streams, Verbatim, answering, carsweep_command
 from sweeps.cli.store import open_store
-from sweeps.text import Column, minute, out_words, percent, points, table_of
+from sweeps.tables import Column, table_of
+from sweeps.text import minute, out_words, percent, points
 
 if TYPE_CHECKING:
     from sweeps.tracking.gates import GateAnswer

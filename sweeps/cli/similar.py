@@ -18,7 +18,7 @@ from sweeps.cli.exits import DONE, FAILED, echo
 from sweeps.cli.options import Names, options
 from sweeps.cli.output import Streams, answering
 from sweeps.cli.store import model_named
-from sweeps.text import Grid
+from sweeps.tables import Grid
 
 if TYPE_CHECKING:
     from carcls.export import Prediction, Predictor

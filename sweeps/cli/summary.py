@@ -20,15 +20,8 @@ from sweeps.results.result import Registered, SweepResult, saved_text, spent_tex
 from sweeps.run.comparison import NARROW_COLUMNS, WINNER_COLUMNS, Pair, Together
 from sweeps.run.reproduction import Reproduction
 from sweeps.spec.objectives import Quantity
-from sweeps.text import (
-    Grid,
-    counts_text,
-    duration,
-    out_words,
-    plural,
-    settings_text,
-    table_of,
-)
+from sweeps.tables import Grid, table_of
+from sweeps.text import counts_text, duration, out_words, plural, settings_text
 
 _SHOWN, _SHOWN_GOALS, _SHOWN_PAIRS = 20, 12, 20
 _WIDE_BOARD = 95

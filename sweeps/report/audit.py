@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from carcls.data.audit import SPLITS
 from carcls.errors import printable
-from sweeps.text import DASH, Grid, percent, plural
+from sweeps.tables import Grid
+from sweeps.text import DASH, percent, plural
 
 if TYPE_CHECKING:
     from carcls.data.audit import SamePicture

@@ -15,7 +15,8 @@ from carcls.evaluation.significance import wilson_interval
 from sweeps.report.answers import calibration_text
 from sweeps.report.markdown import plain, table
 from sweeps.results.result import REGISTERED, TEST_PREDICTIONS
-from sweeps.text import Grid, command_text, counts_text, percent, percent_range, plural, size_text
+from sweeps.tables import Grid
+from sweeps.text import command_text, counts_text, percent, percent_range, plural, size_text
 from sweeps.trial import TrialRecord
 
 if TYPE_CHECKING:

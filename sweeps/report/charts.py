@@ -15,7 +15,8 @@ from sweeps.report.facts import Facts
 from sweeps.report.slices import draw_front, draw_parallel, draw_slice, judged, measured
 from sweeps.report.svg import drawing, legend, node, shortened, side_by_side, text, written
 from sweeps.report.timeline import MOST_ROWS, bars_of, draw_timeline, rows_of
-from sweeps.text import DASH, Grid, duration, percent, plural, settings_text
+from sweeps.tables import Grid
+from sweeps.text import DASH, duration, percent, plural, settings_text
 
 if TYPE_CHECKING:
     from sweeps.study.importance import Importance, Importances

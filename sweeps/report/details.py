@@ -6,24 +6,12 @@ from dataclasses import dataclass
 
 from sweeps.failures import POLICIES
 from sweeps.report.facts import Facts
-from sweeps.results.models import find_evaluation
+from sweeps.results.evaluations import find_evaluation
 from sweeps.results.result import saved_text, spent_dict, spent_text
 from sweeps.spec.documented import LEAK_MARK, find_experiment
 from sweeps.study.confirmation import Confirmed
-from sweeps.text import (
-    DASH,
-    Column,
-    Grid,
-    counts_text,
-    duration,
-    minute,
-    money_text,
-    percent,
-    percent_range,
-    plural,
-    points,
-    table_of,
-)
+from sweeps.tables import Column, Grid, table_of
+from sweeps.text import DASH, counts_text, duration, minute, money_text, percent, percent_range, plural, points
 from sweeps.trial import stage_use
 
 _MOST = 20

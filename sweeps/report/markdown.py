@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from carcls.evaluation.significance import Proportion
 from sweeps.report.answers import AnswersPart
-from sweeps.text import DASH, Grid, markdown_table, percent
+from sweeps.tables import Grid, markdown_table
+from sweeps.text import DASH, percent
 
 if TYPE_CHECKING:
     from sweeps.report.page import ReportPage, SweepReport

@@ -19,7 +19,8 @@ from sweeps.report.markdown import markdown_of
 from sweeps.report.rows import board_of
 from sweeps.report.templates import read_pages, template
 from sweeps.report.verdict import verdict_of
-from sweeps.text import Grid, counts_text, plural
+from sweeps.tables import Grid
+from sweeps.text import counts_text, plural
 
 REPORT, CURVES = "report.html", "curves"
 

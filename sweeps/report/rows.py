@@ -10,7 +10,8 @@ from carcls.config import TrialConfig
 from sweeps.report.facts import Facts
 from sweeps.results.leaderboard import COLUMNS, Row, varying_settings
 from sweeps.spec.loading import load_spec
-from sweeps.text import DASH, Column, Grid, command_text
+from sweeps.tables import Column, Grid
+from sweeps.text import DASH, command_text
 from sweeps.trial import TrialRecord
 
 # A page has so many rows at most; the others are in leaderboard.json.

@@ -14,7 +14,8 @@ FACE = {
         "shown_columns",
         "varying_settings",
     ),
-    "models": ("find_evaluation", "parts_of", "ranked_models", "wanted_models"),
+    "evaluations": ("find_evaluation",),
+    "models": ("parts_of", "ranked_models", "wanted_models"),
     "result": (
         "Champion",
         "Compared",

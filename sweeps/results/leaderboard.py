@@ -15,7 +15,8 @@ from typing import Any
 from carcls.config import TrialConfig
 from sweeps.spec.objectives import ACCURACY_ALONE, Goals, find_quantity
 from sweeps.study.confirmation import Confirmed, confirmed_of, typical_run
-from sweeps.text import Column, duration, json_of, percent
+from sweeps.tables import Column, json_of
+from sweeps.text import duration, percent
 from sweeps.trial import TrialRecord
 
 STAR, CROSS = "★", "✗"

@@ -21,7 +21,8 @@ from sweeps.results.leaderboard import COLUMNS as ROW_COLUMNS
 from sweeps.results.leaderboard import Row, half_width, varying_settings
 from sweeps.results.result import TEST_PREDICTIONS, SweepResult, read_result
 from sweeps.run.status import sweeps_in
-from sweeps.text import Column, counts_text, duration, json_of, markdown_table, percent, points, table_of
+from sweeps.tables import Column, json_of, markdown_table, table_of
+from sweeps.text import counts_text, duration, percent, points
 
 if TYPE_CHECKING:
     from sweeps.run.command import Command

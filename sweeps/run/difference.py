@@ -16,7 +16,8 @@ from sweeps.run.status import sweeps_in
 from sweeps.spec.settings import differences
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.yaml_text import write_value
-from sweeps.text import DASH, Column, Grid, duration, money_text, settings_text
+from sweeps.tables import Column, Grid
+from sweeps.text import DASH, duration, money_text, settings_text
 
 
 def _settings_of_winner(result: SweepResult) -> str:

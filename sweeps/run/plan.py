@@ -14,17 +14,8 @@ from sweeps.run.data import NOT_READ, begun_data, located, prepare_data
 from sweeps.run.estimate import Workload, estimate
 from sweeps.spec.samplers import SAMPLERS
 from sweeps.spec.spec import SweepSpec
-from sweeps.text import (
-    UNLIMITED,
-    Grid,
-    changes_text,
-    counts_text,
-    lines_of,
-    money_text,
-    plural,
-    rough_duration,
-    size_text,
-)
+from sweeps.tables import UNLIMITED, Grid, lines_of
+from sweeps.text import changes_text, counts_text, money_text, plural, rough_duration, size_text
 
 if TYPE_CHECKING:
     from carcls.catalog import BackboneRecord

@@ -12,7 +12,8 @@ from carcls.data.dataset import Dataset
 from carcls.errors import TrialFailure
 from sweeps.results.leaderboard import find_best
 from sweeps.spec.documented import LEAK_MARK, DocumentedExperiment, experiments_of, find_experiment
-from sweeps.text import DASH, Grid, changes_text, counts_text, markdown_table, percent, percent_range
+from sweeps.tables import Grid, markdown_table
+from sweeps.text import DASH, changes_text, counts_text, percent, percent_range
 
 if TYPE_CHECKING:
     from sweeps.engine.engine import EngineResult

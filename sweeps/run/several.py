@@ -20,9 +20,9 @@ from carcls.config import ARCHITECTURE_SETTINGS, NEIGHBOUR_SETTINGS
 from carcls.stages import write_json, write_text
 from sweeps.results.result import SweepResult
 from sweeps.run.check import Checked, check_sweeps
+from sweeps.run.conclusion import conclude
 from sweeps.run.notify import check_address, notifying
 from sweeps.run.reporting import leave_report
-from sweeps.run.session import conclude
 from sweeps.run.sweep import run_sweep
 from sweeps.spec.sweep_file import is_sweep, read_spec, require_kind, write_file
 from sweeps.spec.values import TRIAL_SETTINGS

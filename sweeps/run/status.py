@@ -16,7 +16,8 @@ from sweeps.results.result import SweepResult, find_result
 from sweeps.spec.spec import SweepSpec
 from sweeps.spec.sweep_file import is_known, is_sweep, read_file, sweeps_of
 from sweeps.study.records import read_history
-from sweeps.text import Column, json_of, minute, percent
+from sweeps.tables import Column, json_of
+from sweeps.text import minute, percent
 from sweeps.trial import TrialRecord
 
 State = Literal["running", "stopping", "unfinished", "finished"]

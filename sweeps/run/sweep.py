@@ -20,9 +20,10 @@ from sweeps.lock import forget_request, locked
 from sweeps.results.result import RESULT, SweepResult, find_result, used_up_note
 from sweeps.run.check import Checked, fit_to_images
 from sweeps.run.cleaning import DiskKeeper
+from sweeps.run.conclusion import conclude
 from sweeps.run.data import counts_note, prepare_data
 from sweeps.run.reporting import leave_report
-from sweeps.run.session import SweepSession, conclude, repeats_wanted
+from sweeps.run.session import SweepSession, repeats_wanted
 from sweeps.spec.sweep_file import forget, has_begun, write_file
 from sweeps.study.records import read_history
 from sweeps.text import command_text, plural

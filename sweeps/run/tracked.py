@@ -12,7 +12,7 @@ from carcls.data.dataset import Dataset
 from carcls.errors import InputError
 from sweeps.lock import locked
 from sweeps.results.result import read_result
-from sweeps.run.session import summarise
+from sweeps.run.conclusion import summarise
 from sweeps.run.status import sweeps_in
 from sweeps.spec.sweep_file import has_begun, read_file, read_spec
 from sweeps.study.records import read_history

@@ -23,7 +23,7 @@ from sweeps.run.comparison import COLUMNS as SWEEP_COLUMNS
 from sweeps.run.status import COLUMNS as STATUS_COLUMNS
 from sweeps.spec.loading import edit_spec, load_spec
 from sweeps.study.confirmation import Confirmed
-from sweeps.text import Column
+from sweeps.tables import Column
 from sweeps.trial import TrialRecord
 
 ROOT = Path(__file__).resolve().parents[2]

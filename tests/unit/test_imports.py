@@ -26,7 +26,15 @@ CARCLS_LAYERS: list[set[str]] = [
 ]
 # Rooms of sweeps, lowest first, after the modules that every room may use.
 SWEEPS_LAYERS: list[set[str]] = [
-    {"sweeps.text", "sweeps.interrupts", "sweeps.lock", "sweeps.waits", "sweeps.trial", "sweeps.failures"},
+    {
+        "sweeps.text",
+        "sweeps.tables",
+        "sweeps.interrupts",
+        "sweeps.lock",
+        "sweeps.waits",
+        "sweeps.trial",
+        "sweeps.failures",
+    },
     {"sweeps.spec"},
     {"sweeps.study"},
     {"sweeps.results"},
@@ -64,7 +72,7 @@ LIBRARY_USERS = {
     "ray": {"sweeps.engine"},
     "mlflow": {"sweeps.tracking"},
     "click": {"sweeps.cli"},
-    "rich": {"sweeps.cli", "sweeps.text"},
+    "rich": {"sweeps.cli", "sweeps.tables", "sweeps.text"},
     "jinja2": {"sweeps.report"},
     "starlette": {"carcls.serving"},
     "uvicorn": {"sweeps.cli"},

@@ -103,30 +103,24 @@ def _key(name: str) -> str:
 
 
 def split_named(name: str) -> Split | None:
-    """Return the split that a word means; None for any other.
+    """Return the split that a name tells by one of its words; None where none or several do.
 
-    >>> [split_named(word) for word in ("Training", "valid", "testing", "cars")]
-    ['train', 'validation', 'test', None]
+    >>> [split_named(name) for name in ("Training", "cars_val", "Test images", "train2017", "train_test", "cars")]
+    ['train', 'validation', 'test', 'train', None, None]
     """
-    word = name.strip().lower()
     known: dict[Split, frozenset[str]] = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
-    return next((split for split, words in known.items() if word in words), None)
+    words = frozenset(re.findall("[a-z]+", name.lower()))
+    found = [split for split, spellings in known.items() if words & spellings]
+    return found[0] if len(found) == 1 else None
 
 
-def split_of(name: str) -> Split | None:
-    """Return the split that a folder's name tells by one of its words.
+def words_beside_split(name: str) -> list[str]:
+    """Return the words of a name that tell no split: splits of one data set have the same.
 
-    >>> [split_of(name) for name in ("val", "cars_train", "Test images", "test1", "train_test", "cars")]
-    ['validation', 'train', 'test', 'test', None, None]
+    >>> words_beside_split("cars_train"), words_beside_split("Cars test 2")
+    (['cars'], ['cars'])
     """
-    splits, _ = split_words(name)
-    return next(iter(splits)) if len(splits) == 1 else None
-
-
-def split_words(name: str) -> tuple[set[Split], list[str]]:
-    """Return the splits that a folder's name tells by its words, and its other words."""
-    words = {word: split_named(word) for word in re.split(r"[\s_.\d-]", name)}
-    return {split for split in words.values() if split}, [word for word, split in words.items() if not split]
+    return [word for word in re.findall("[a-z]+", name.lower()) if word not in TRAIN | VALIDATION | TEST]
 
 
 def are_no_classes(names: Sequence[str]) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from carcls.data.config import DataConfig
 from carcls.data.files import Folder
 from carcls.data.manifest import Manifest, Split
-from carcls.data.readers import Reader, are_no_classes, manifest_of, split_of
+from carcls.data.readers import Reader, are_no_classes, manifest_of, split_named
 from carcls.data.readers.class_folders import ClassFolder, class_folders, notes_of
 from carcls.errors import DataError
 
@@ -17,7 +17,7 @@ def _read(folder: Folder, config: DataConfig) -> Manifest | None:
     found = [
         (split, part.path.relative_to(folder.path).as_posix(), part, _classes(part, config))
         for name, outer in folder.folders.items()
-        if (split := split_of(name))
+        if (split := split_named(name))
         for part in [_unwrapped(outer, split)]
     ]
     order = ("train", "validation", "test")
@@ -62,7 +62,7 @@ def _unwrapped(part: Folder, split: Split) -> Folder:
     if part.images or len(inside) != 1:
         return part
     name = inside[0].path.name
-    wraps = split_of(name) in (split, None) and are_no_classes([name])
+    wraps = split_named(name) in (split, None) and are_no_classes([name])
     return _unwrapped(inside[0], split) if wraps else part
 
 

@@ -93,8 +93,7 @@ def test_a_table_has_no_more_columns_than_there_are_classes(run: Run, export: Pa
         (["pictures", "--csv", "no/such/found.csv"], "--csv must name a file in a folder that exists"),
         (["pictures", "--csv", "pictures"], "--csv must name a file in a folder that exists"),
         (["transfer", "pictures"], "--out must be a folder with runs"),
-        (["pictures", "--model", ""], "must not be empty"),
-        (["pictures", "--tracking-uri", ""], "tracking URI must be"),
+        (["pictures", "--tracking-uri="], "Empty argument after '--tracking-uri'"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_loaded(words: list[str], said: str, run: Run, pictures: Path) -> None:

@@ -203,6 +203,25 @@ def test_exit_code_tells_whose_fault_it_was(
     assert ("Traceback" in capsys.readouterr().err) == (code == 1)
 
 
+@pytest.mark.parametrize(
+    ("words", "place"),
+    [
+        (["run", "transfer", "--data", ""], "--data"),
+        (["run", "transfer", "--out=", "--dry-run"], "--out"),
+        (["data", ""], "data"),
+        (["data", ".", "-o", ""], "-o"),
+        (["serve", "--model", ""], "--model"),
+        (["delete", ""], "delete"),
+        ([""], "carsweep"),
+    ],
+)
+def test_a_variable_of_the_shell_that_is_unset_is_told(words: list[str], place: str, run: Run, tmp_path: Path) -> None:
+    """Else ``--data "$CARS"`` would train on the current folder, and ``data "$CARS"`` tell of the demo cars."""
+    code, out, err = run(*words)
+    assert (code, out, err.count("\n"), [*tmp_path.iterdir()]) == (2, "", 1, [])
+    assert f"Empty argument after {place!r}. Is a variable of the shell unset?" in err
+
+
 def test_help_fits_into_80_columns(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """No example is too wide for a plain terminal, and no line ends in blanks."""
     monkeypatch.setenv("COLUMNS", "80")

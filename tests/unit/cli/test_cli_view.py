@@ -22,7 +22,7 @@ from sweeps.results.result import Registered, SweepResult, TestEvaluation
 from sweeps.spec.loading import load_spec
 from sweeps.spec.objectives import ACCURACY_ALONE, Goals
 from sweeps.spec.spec import SweepSpec
-from sweeps.text import Grid
+from sweeps.tables import Grid
 from sweeps.trial import NOTHING, Duplicate, TrialRecord
 
 

@@ -25,7 +25,8 @@ from sweeps.results.leaderboard import Leaderboard
 from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.space import Range
 from sweeps.study.importance import importances_of
-from sweeps.text import Grid, percent
+from sweeps.tables import Grid
+from sweeps.text import percent
 from sweeps.trial import NOTHING, Spent, TrialRecord
 
 EPOCHS = {"epochs": 40, "dropout": 0.1}

@@ -22,8 +22,9 @@ from carcls.evaluation.predictions import read_predictions
 from carcls.families import TestScore
 from carcls.stages import StageStore
 from sweeps.cli.summary import verdict_lines
+from sweeps.results.evaluations import count_evaluations, evaluate, export, find_evaluation
 from sweeps.results.leaderboard import Leaderboard
-from sweeps.results.models import compare_winner, count_evaluations, evaluate, export, find_evaluation
+from sweeps.results.models import compare_winner
 from sweeps.results.result import Compared, SweepResult, TestEvaluation
 from sweeps.trial import TrialRecord
 
@@ -194,8 +195,8 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Reader:
     reader = Reader()
     monkeypatch.setattr(carcls.families, "evaluate_on_test", reader)
     monkeypatch.setattr(carcls.families, "refit_trial", lambda config, *_: f"refit-{config.dropout}")
-    monkeypatch.setattr("sweeps.results.models.model_on_disk", lambda _stages, _data, record, *_: record.model)
-    monkeypatch.setattr("sweeps.results.models.confidence_of", lambda *_: None)
+    monkeypatch.setattr("sweeps.results.evaluations.model_on_disk", lambda _stages, _data, record, *_: record.model)
+    monkeypatch.setattr("sweeps.results.evaluations.confidence_of", lambda *_: None)
     return reader
 
 

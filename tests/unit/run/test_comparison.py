@@ -23,7 +23,7 @@ from sweeps.cli.summary import print_outcome
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.results.result import Registered, SweepResult, TestEvaluation
 from sweeps.run.comparison import NARROW_COLUMNS, WINNER_COLUMNS, Together, compare, sweep_json
-from sweeps.text import Column
+from sweeps.tables import Column
 from sweeps.trial import TrialRecord
 
 IMAGES = 200

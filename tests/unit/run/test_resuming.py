@@ -24,8 +24,8 @@ from sweeps.lock import locked
 from sweeps.results.leaderboard import Leaderboard
 from sweeps.results.result import SweepResult
 from sweeps.run.command import Command
+from sweeps.run.conclusion import conclude
 from sweeps.run.remembered import extended, recall
-from sweeps.run.session import conclude
 from sweeps.run.status import sweep_status, sweeps_in
 from sweeps.spec.fields import EarlyStopping
 from sweeps.spec.space import Choice, Range
