@@ -142,7 +142,8 @@ def fit_window(width: int, height: int, box: Box | None, margin: float) -> Windo
     """Return the window to keep: the box, widened by ``margin`` of its sides and cut to the image.
 
     Raises:
-        UnreadableImage: the box is empty or lies outside the image.
+        UnreadableImage: the box is empty, or more than half of it lies outside the image, as where somebody made the
+            images smaller and left the boxes.
 
     >>> fit_window(100, 50, (10, 10, 30, 20), 0.5)
     (0.0, 5.0, 40.0, 25.0)
@@ -152,11 +153,12 @@ def fit_window(width: int, height: int, box: Box | None, margin: float) -> Windo
     x1, y1, x2, y2 = in_pixels(box, width, height)
     if x2 <= x1 or y2 <= y1:
         raise UnreadableImage(f"its box {box} is empty")
+    inside = max(0, min(x2, width) - max(x1, 0)) * max(0, min(y2, height) - max(y1, 0))
+    if 2 * inside < (x2 - x1) * (y2 - y1):
+        most = "most of " if inside else ""
+        raise UnreadableImage(f"{most}its box {box} lies outside the {width}×{height} image")
     dx, dy = margin * (x2 - x1), margin * (y2 - y1)
-    window = (max(0.0, x1 - dx), max(0.0, y1 - dy), min(float(width), x2 + dx), min(float(height), y2 + dy))
-    if min(x2, width) <= max(x1, 0) or min(y2, height) <= max(y1, 0):
-        raise UnreadableImage(f"its box {box} lies outside the {width}×{height} image")
-    return window
+    return (max(0.0, x1 - dx), max(0.0, y1 - dy), min(float(width), x2 + dx), min(float(height), y2 + dy))
 
 
 def _load(image: Image.Image, least: int, box: Box | None, margin: float) -> Decoded:

@@ -206,9 +206,10 @@ def _unknown_layout(folder: Folder) -> str:
         found = "images without class folders"
     elif flat:
         shown = f"{', '.join(flat[:5])}{', …' if len(flat) > 5 else ''}"
-        found = f"images beside each other in {shown}, no names of classes (data.depth=1 if they are)"
+        found = f"images beside each other in {shown}, which are no classes (data.depth=1 if they are)"
+    remedy = " Put images into folders of their classes, or name them in a table." if folder.holds_images else ""
     return (
-        f"data path must be in a known layout, got {str(folder.path)!r} with {found}. Looked for {looked_for}."
+        f"data path must be in a known layout, got {str(folder.path)!r} with {found}. Looked for {looked_for}.{remedy}"
         + heic_hint(extension_of(name) for place in folder.walk() for name in place.others)
     )
 
