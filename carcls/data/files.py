@@ -34,7 +34,7 @@ hands the file to another program (EPS to Ghostscript), and each is code that a 
 """
 EXTENSIONS = frozenset(extension for extensions in FORMATS.values() for extension in extensions)
 
-_LITTER = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini"})
+_LITTER = frozenset({"__MACOSX", "Thumbs.db", "desktop.ini", "@eaDir", "$RECYCLE.BIN"})
 
 
 @dataclass(frozen=True, slots=True)

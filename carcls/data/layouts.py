@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import os
 import pkgutil
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from carcls.data import readers
 from carcls.data.config import DataConfig
-from carcls.data.files import FORMATS, HEIF, HEIF_EXTENSIONS, Folder, extension_of, is_image, list_folder
+from carcls.data.files import Folder, extension_of, list_folder
+from carcls.data.left_out import heic_hint, left_out, links, missing_images
 from carcls.data.manifest import Manifest
-from carcls.data.readers import Reader
+from carcls.data.readers import Reader, are_no_classes, split_named, words_beside_split
 from carcls.data.tables import SUFFIXES
 from carcls.errors import DataError
 
@@ -26,7 +26,6 @@ _MODULES = (import_module(f"{readers.__name__}.{module.name}") for module in pkg
 READERS: list[Reader] = [module.READER for module in _MODULES if hasattr(module, "READER")]
 """Those of a lower rank are asked first, of the folder and of each folder inside; others in their order."""
 
-_DOCUMENTS = ("readme", "license", "licence", "copying", "citation", "changelog")
 _REMEDIES = {
     **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "Save it as CSV."),
     ".json": "Write an object a line, as .jsonl.",
@@ -61,8 +60,8 @@ def read_layout(root: Path, config: DataConfig | None = None) -> Manifest:
         )
     _require_text(listed)
     # A table that somebody gives may name files anywhere, and its reader has looked for them.
-    missing = _missing(folder, listed, config) if root.is_dir() else ()
-    return replace(listed, notes=(*missing, *_left_out(folder, listed), *listed.notes, *_links(folder)))
+    missing = missing_images(folder, listed, config) if root.is_dir() else ()
+    return replace(listed, notes=(*missing, *left_out(folder, listed), *listed.notes, *links(folder)))
 
 
 def _require_text(listed: Manifest) -> None:
@@ -106,14 +105,34 @@ def _read_file(path: Path, config: DataConfig) -> tuple[Folder, Manifest]:
 
 
 def _above(folder: Folder) -> Iterator[str]:
-    """Say that the folder above is a published data set, whose splits and boxes nobody finds from here."""
-    with suppress(OSError, DataError):
-        parent = list_folder(folder.path.parent, deep=False)
-        around = replace(parent, folders={**parent.folders, folder.path.name: folder})
-        published = [reader for reader in READERS if reader.rank == 0]
-        if found := _first(published, around, DataConfig()):
-            above, layout = parent.path, found[1].layout
-            yield f"{above.name}/ above it is {layout}, with its own splits: --data {str(above)!r}."
+    """Say that a folder above is a published data set, whose splits and boxes nobody finds from here, or has splits."""
+    published, around = [reader for reader in READERS if reader.rank == 0], folder
+    with suppress(OSError):
+        for above in folder.path.parents[:2]:
+            parent = list_folder(above, deep=False)
+            around = replace(parent, folders={**parent.folders, around.path.name: around})
+            with suppress(DataError):
+                if (found := _first(published, around, DataConfig())) and _has_part(found[1], folder):
+                    yield f"{above.name}/ above it is {found[1].layout}, with its own splits: --data {str(above)!r}."
+                    return
+            if above == folder.path.parent and (other := _other_split(folder, parent)):
+                yield f"{other}/ beside it is another split of the same data: --data {str(above)!r}."
+                return
+
+
+def _other_split(folder: Folder, parent: Folder) -> str | None:
+    """Return the folder of another split beside one: of the same name but for the split, with no code in it."""
+    mine, rest = split_named(folder.path.name), words_beside_split(folder.path.name)
+    if not mine or any(split_named(name) not in (mine, None) for name in folder.folders):
+        return None
+    beside = (name for name, inside in parent.folders.items() if not inside.others and words_beside_split(name) == rest)
+    return next((name for name in beside if split_named(name) not in (mine, None)), None)
+
+
+def _has_part(listed: Manifest, folder: Folder) -> bool:
+    """Tell whether a data set's images or other files lie in a folder below it."""
+    place, paths = f"{folder.path}/", (*(image.path for image in listed.images), *listed.companions)
+    return any(f"{listed.root}/{path}".startswith(place) for path in paths)
 
 
 def _detect(folder: Folder, config: DataConfig) -> tuple[Reader, Manifest]:
@@ -121,12 +140,21 @@ def _detect(folder: Folder, config: DataConfig) -> tuple[Reader, Manifest]:
     for rank in sorted({reader.rank for reader in READERS}):
         asked = [reader for reader in READERS if reader.rank == rank]
         for places in _places(folder):
-            found = [listed for place in places if (listed := _first(asked, place, config))]
-            if len(found) > 1:
-                raise DataError(_several(folder, [listed.root.name for _, listed in found], rank))
+            read = [(place, _first(asked, place, config)) for place in places]
+            found = [listed for _, listed in read if listed]
+            of_none = [place.path.name for place, listed in read if rank == 3 and not listed and _is_deep(place)]
+            if found and len(found) + len(of_none) > 1:
+                raise DataError(_several(folder, [*(listed.root.name for _, listed in found), *of_none], rank))
             if found:
                 return found[0]
+    if part := next(_above(folder), None):
+        raise DataError(f"data path must be a whole data set, got a part of one, {str(folder.path)!r}. {part}")
     raise DataError(_unknown_layout(folder))
+
+
+def _is_deep(place: Folder) -> bool:
+    """Tell whether images lie in it that are neither in it nor in its folders, so that these may be makes of models."""
+    return place.holds_images and not any(inside.images for inside in (place, *place.folders.values()))
 
 
 def _places(folder: Folder) -> Iterator[list[Folder]]:
@@ -167,6 +195,13 @@ def _unknown_layout(folder: Folder) -> str:
     if not folder.folders and not folder.images and not folder.others:
         return f"data path must hold images, got the empty folder {str(folder.path)!r}. Looked for {looked_for}."
     found, flat = ", ".join([*folder.folders, *folder.others][:5]), _flat(folder)
+    if found_below := _deeper(folder):
+        return (
+            f"data path must hold one data set, in it or in the only folder in it, got {str(folder.path)!r}, which has "
+            f"one deeper: {found_below.layout}. Give its folder: --data {str(found_below.root)!r}."
+        )
+    if depth := _unsaid_depth(folder):
+        return depth
     if folder.images:
         found = "images without class folders"
     elif flat:
@@ -174,14 +209,34 @@ def _unknown_layout(folder: Folder) -> str:
         found = f"images beside each other in {shown}, no names of classes (data.depth=1 if they are)"
     return (
         f"data path must be in a known layout, got {str(folder.path)!r} with {found}. Looked for {looked_for}."
-        + _hint(extension_of(name) for place in folder.walk() for name in place.others)
+        + heic_hint(extension_of(name) for place in folder.walk() for name in place.others)
     )
 
 
-def _hint(extensions: Iterable[str]) -> str:
-    """Say what would read some of the files that are no images here."""
-    is_readable = HEIF not in FORMATS and any(extension in HEIF_EXTENSIONS for extension in extensions)
-    return " HEIC images are read after: pip install 'carsweep[heic]'." if is_readable else ""
+def _deeper(folder: Folder) -> Manifest | None:
+    """Return the first data set below a folder that its own files or split folders give away."""
+    asked = [reader for reader in READERS if reader.rank in (0, 2)]
+    for place in folder.walk():
+        with suppress(DataError):
+            if found := _first(asked, place, DataConfig()):
+                return found[1]
+    return None
+
+
+def _unsaid_depth(folder: Folder) -> str:
+    """Say that images lie several folders deep, so that nobody knows which are the classes; empty where they do not."""
+    inside = [child for child in folder.folders.values() if child.holds_images]
+    if len(inside) == 1 and not folder.images:
+        return _unsaid_depth(inside[0])
+    depths = [len(place.path.relative_to(folder.path).parts) for place in folder.walk() if place.images]
+    names = [child.path.name for child in inside]
+    if min(depths, default=0) < 2 or are_no_classes(names):
+        return ""
+    return (
+        f"classes must be one of the levels of folders, got images {min(depths)} folders deep in {str(folder.path)!r}. "
+        f"Give that folder and say data.depth=1 if {', '.join(names[:2])} are the classes, up to "
+        f"data.depth={min(depths)}."
+    )
 
 
 def _flat(folder: Folder) -> list[str]:
@@ -191,71 +246,3 @@ def _flat(folder: Folder) -> list[str]:
         for places in _places(folder)
     )
     return next(filter(None, found), [])
-
-
-def _missing(folder: Folder, listed: Manifest, config: DataConfig) -> Iterator[str]:
-    """Say how many images of the manifest are not below ``folder``.
-
-    Raises:
-        DataError: one would lie outside, or a split misses more than ``config.max_loss`` of its images.
-    """
-    there = {f"{place.path}/{name}" for place in folder.walk() for name in (*place.images, *place.others)}
-    missing = [image for image in listed.images if f"{listed.root}/{image.path}" not in there]
-    paths = (PurePath(image.path) for image in missing)
-    outside = next((str(path) for path in paths if path.is_absolute() or ".." in path.parts), None)
-    if outside:
-        raise DataError(f"images must lie in {str(listed.root)!r}, got {outside!r} by its lists. Mend the lists.")
-    for split, lost in Counter(image.split for image in missing).items():
-        total = sum(image.split == split for image in listed.images)
-        if lost > config.max_loss * total:
-            first = next(image.path for image in missing if image.split == split)
-            raise DataError(
-                f"{split} images must be there, got {lost:,} of {total:,} missing in {str(listed.root)!r}, such as "
-                f"{first!r}. Unpack all images there, or raise data.max_loss."
-            )
-    if missing:
-        verb, they = ("is", "it is") if len(missing) == 1 else ("are", "they are")
-        count = f"{len(missing):,} of {len(listed.images):,} images"
-        yield f"{count} {verb} missing, such as {missing[0].path!r}: {they} left out."
-
-
-def _left_out(folder: Folder, listed: Manifest) -> Iterator[str]:
-    """Say how many of the files below ``folder`` are no images of the manifest, and why; it counts every one."""
-    used = {f"{listed.root}/{path}" for path in (*(image.path for image in listed.images), *listed.companions)}
-    unused, others, total = list[str](), Counter[str](), 0
-    for place in folder.walk():
-        for name in (*place.images, *place.others):
-            path = f"{place.path}/{name}"
-            total += 1
-            if path in used or (not is_image(name) and name.lower().startswith(_DOCUMENTS)):
-                continue
-            if is_image(name):
-                unused.append(path)
-            else:
-                others[extension_of(name)] += 1
-    if others:
-        left_out = sum(others.values())
-        most = sorted(others, key=lambda extension: (-others[extension], extension))[:3]
-        kinds = ", ".join(f"{others[extension]} {extension or 'without one'}" for extension in most)
-        verb, by, no = ("is", "its", "it is no image") if left_out == 1 else ("are", "their", "they are no images")
-        yield (
-            f"{left_out:,} of {total:,} files {verb} left out: by {by} extension "
-            f"({kinds}{', …' if len(others) > 3 else ''}) {no} of {', '.join(FORMATS)}."
-            f"{_hint(others)}"
-        )
-    if unused:
-        verb, they = ("is", "it is") if len(unused) == 1 else ("are", "they are")
-        shown = os.path.relpath(unused[0], folder.path)
-        yield (
-            f"{len(unused):,} of {total:,} files {verb} left out: {they} not among the images of "
-            f"{listed.layout or 'this layout'}, such as {shown!r}."
-        )
-
-
-def _links(folder: Folder) -> Iterator[str]:
-    """Say how many links lead out of the data set."""
-    found = [place.path / name for place in folder.walk() for name in place.links]
-    if found:
-        verb = "link was" if len(found) == 1 else "links were"
-        shown = f"{str(found[0].relative_to(folder.path))!r} to {os.path.realpath(found[0])!r}"
-        yield f"{len(found):,} {verb} followed out of the folder, such as {shown}."

@@ -17,9 +17,13 @@ from carcls.data.files import Folder
 from carcls.data.manifest import Box, ImageRecord, Manifest, Split
 from carcls.errors import DataError
 
-TRAIN = frozenset({"train", "training", "trn"})
-VALIDATION = frozenset({"val", "valid", "validation", "dev"})
-TEST = frozenset({"test", "testing", "tst"})
+TRAIN = frozenset({"train", "training", "trn", "trainset"})
+VALIDATION = frozenset({"val", "valid", "validation", "dev", "valset"})
+TEST = frozenset({"test", "testing", "tst", "testset"})
+_SIZES = frozenset({"thumbnails", "thumbs", "original", "originals", "raw", "cropped", "crops", "resized"})
+_KINDS = frozenset({"images", "image", "imgs", "img", "pictures", "pics", "photos", "jpegimages", "jpg", "jpeg", "png"})
+_MARKS = frozenset({"masks", "trimaps", "segmentations", "segmentationclass", "segmentationobject", "labels"})
+_HEAPS = frozenset({"data", "dataset", "set", "folder", "dir", "batch", "part", "shard", "fold", "chunk"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,3 +112,23 @@ def split_named(name: str) -> Split | None:
     words = frozenset(re.findall("[a-z]+", name.lower()))
     found = [split for split, spellings in known.items() if words & spellings]
     return found[0] if len(found) == 1 else None
+
+
+def words_beside_split(name: str) -> list[str]:
+    """Return the words of a name that tell no split: splits of one data set have the same.
+
+    >>> words_beside_split("cars_train"), words_beside_split("Cars test 2")
+    (['cars'], ['cars'])
+    """
+    return [word for word in re.findall("[a-z]+", name.lower()) if word not in TRAIN | VALIDATION | TEST]
+
+
+def are_no_classes(names: Sequence[str]) -> bool:
+    """Tell whether folders of images are by their names splits, sizes, masks or heaps of a data set, and no classes.
+
+    >>> folders = ["cars_test", "cars_train"], ["images", "masks"], ["part1", "part_2"], ["Test Car", "train"]
+    >>> [are_no_classes(names) for names in folders]
+    [True, True, True, False]
+    """
+    words = TRAIN | VALIDATION | TEST | _SIZES | _KINDS | _MARKS | _HEAPS
+    return bool(names) and all(words.intersection(re.findall("[a-z]+", name.lower())[-1:]) for name in names)

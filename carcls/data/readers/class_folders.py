@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from carcls.data.config import DataConfig
 from carcls.data.files import Folder
 from carcls.data.manifest import Manifest, Split
-from carcls.data.readers import TEST, TRAIN, VALIDATION, Annotation, Reader, manifest_of
+from carcls.data.readers import Annotation, Reader, are_no_classes, manifest_of
 from carcls.errors import DataError
-
-_SIZES = frozenset({"thumbnails", "thumbs", "original", "originals", "raw", "cropped", "crops", "resized"})
-_KINDS = frozenset({"images", "image", "imgs", "img", "pictures", "pics", "photos", "jpegimages", "jpg", "jpeg", "png"})
-_HEAPS = frozenset({"data", "dataset", "set", "folder", "dir", "batch", "part", "shard", "fold", "chunk"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,17 +91,6 @@ def notes_of(classes: Sequence[ClassFolder]) -> Iterator[str]:
     if nested:
         verb = "lies" if len(nested) == 1 else "lie"
         yield f"{len(nested):,} of the images {verb} in folders below their class, such as {nested[0]!r}."
-
-
-def are_no_classes(names: Sequence[str]) -> bool:
-    """Tell whether folders of images are by their names the splits, sizes or heaps of a data set, and no classes.
-
-    >>> folders = ["cars_test", "cars_train"], ["images", "thumbs"], ["part1", "part_2"], ["Test Car", "train"]
-    >>> [are_no_classes(names) for names in folders]
-    [True, True, True, False]
-    """
-    words = TRAIN | VALIDATION | TEST | _SIZES | _KINDS | _HEAPS
-    return bool(names) and all(words.intersection(re.findall("[a-z]+", name.lower())[-1:]) for name in names)
 
 
 READER = Reader("<class>/*.jpg", _read, rank=3, settings=("depth",))

@@ -1,4 +1,4 @@
-"""``train/<class>/*`` with ``val/<class>/*`` and ``test/<class>/*``, in their usual spellings."""
+"""``train/<class>/*`` with ``val/<class>/*`` and ``test/<class>/*``, in their usual spellings, each perhaps wrapped."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ from collections.abc import Sequence
 
 from carcls.data.config import DataConfig
 from carcls.data.files import Folder
-from carcls.data.manifest import Manifest
-from carcls.data.readers import Reader, manifest_of, split_named
-from carcls.data.readers.class_folders import ClassFolder, are_no_classes, class_folders, notes_of
+from carcls.data.manifest import Manifest, Split
+from carcls.data.readers import Reader, are_no_classes, manifest_of, split_named
+from carcls.data.readers.class_folders import ClassFolder, class_folders, notes_of
 from carcls.errors import DataError
 
 
 def _read(folder: Folder, config: DataConfig) -> Manifest | None:
     """None where the folder holds no train folder with class folders."""
     found = [
-        (split, name, part, _classes(part, config))
-        for name, part in folder.folders.items()
+        (split, part.path.relative_to(folder.path).as_posix(), part, _classes(part, config))
+        for name, outer in folder.folders.items()
         if (split := split_named(name))
+        for part in [_unwrapped(outer, split)]
     ]
     order = ("train", "validation", "test")
     found.sort(key=lambda each: order.index(each[0]))
@@ -53,6 +54,16 @@ def _require_depth(parts: Sequence[Folder], config: DataConfig) -> None:
                 f"classes must be the folders in {part.path.name}/, which hold no images themselves, got "
                 f"{', '.join(outer[:3])}. Say data.depth=1 if these are the classes, data.depth=2 if those in them are."
             )
+
+
+def _unwrapped(part: Folder, split: Split) -> Folder:
+    """Return what a split's folder only wraps, as archives often have it: ``train/train/``, ``test/images/``."""
+    inside = [child for child in part.folders.values() if child.holds_images]
+    if part.images or len(inside) != 1:
+        return part
+    name = inside[0].path.name
+    wraps = split_named(name) in (split, None) and are_no_classes([name])
+    return _unwrapped(inside[0], split) if wraps else part
 
 
 def _classes(part: Folder, config: DataConfig) -> list[ClassFolder]:

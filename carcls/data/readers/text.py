@@ -32,8 +32,8 @@ class Records(dict[str, str]):
         super().__init__()
         self.file = file
         for line in lines_of(file):
-            name, _, rest = line.partition(" ")
-            self[name] = rest.strip()
+            name, *rest = line.split(maxsplit=1)
+            self[name] = "".join(rest)
             if not rest:
                 raise DataError(f"{file} must say something of {name!r}, got the word alone. Fetch it again.")
 
@@ -91,14 +91,16 @@ def files_in(folder: Folder, *places: str) -> Iterator[str]:
 def spelt(names: Mapping[str, str]) -> dict[str, str]:
     """Return how classes are shown, by what files call them: spaces for underscores, and no number before the name.
 
-    Those that would then be called the same keep what the files call them.
+    Those that would then be called the same keep what the files call them, those that the files call the same get what
+    these number them by.
 
-    >>> spelt({"1": "001.Black_footed_Albatross", "2": "2.Owl", "3": "3.Owl"})
-    {'1': 'Black footed Albatross', '2': '2.Owl', '3': '3.Owl'}
+    >>> spelt({"1": "001.Black_footed_Albatross", "2": "2.Owl", "3": "3.Owl", "4": "Jay", "5": "Jay"})
+    {'1': 'Black footed Albatross', '2': '2.Owl', '3': '3.Owl', '4': 'Jay (4)', '5': 'Jay (5)'}
     """
     shown = {key: _without_number(name).replace("_", " ") for key, name in names.items()}
-    once = _unique(shown.values())
-    return {key: text if text in once else names[key] for key, text in shown.items()}
+    once, unique = _unique(shown.values()), _unique(names.values())
+    kept = {key: name if name in unique else f"{name} ({key})" for key, name in names.items()}
+    return {key: text if text in once else kept[key] for key, text in shown.items()}
 
 
 def _without_number(name: str) -> str:
