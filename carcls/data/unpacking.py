@@ -85,7 +85,7 @@ def unpacked(path: Path, out: Path, stages: StageStore | None = None) -> Unpacke
 def notes_of_unpacking(path: Path, folder: Path) -> list[str]:
     """Return what is to be told of a data set that was written as files into ``folder``, a sentence each."""
     said: list[str] = json.loads((folder.parent / _NOTES).read_text(encoding="utf-8"))
-    return [f"It is unpacked in {folder}.", *said, *(left_out_of(path) if path.is_dir() else ())]
+    return [*said, *(left_out_of(path) if path.is_dir() else ())]
 
 
 def _package(path: Path) -> _Package | None:

@@ -13,7 +13,7 @@ from carcls.errors import InputError, OutputError
 from carcls.gpus import busy_note, gpus_seen
 from sweeps.engine.resources import Machine, Share, least_seconds, processes_of, this_machine
 from sweeps.engine.shares import share_of, share_text
-from sweeps.run.data import data_notes, list_images
+from sweeps.run.data import data_notes, list_images, unpacked_note
 from sweeps.spec.loading import cut_neighbours, with_neighbours_of
 from sweeps.spec.mistakes import Mistakes
 from sweeps.spec.sweep_file import has_begun, is_sweep, read_file, require_kind
@@ -75,7 +75,7 @@ def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]
     """
     from carcls.families import preflight
 
-    out, mistakes, listed = command.root, Mistakes(), None
+    out, mistakes, listed, listing = command.root, Mistakes(), None, None
     with mistakes:
         listed, listing = list_images(command.specs[0].data, out)
     with mistakes:
@@ -99,7 +99,8 @@ def check_sweeps(command: Command, *, plan: bool = False) -> tuple[Checked, ...]
     assert listed is not None
     checked: list[Checked] = []
     uses_gpus = command.address is None and any(share.gpus for _, share in ready)
-    once = [note for note in (busy_note(gpus_seen()) if uses_gpus else "", tracking.note if tracking else "") if note]
+    place = unpacked_note(command.specs[0].data, listing, out)
+    once = [*filter(None, (place, busy_note(gpus_seen()) if uses_gpus else "", tracking.note if tracking else ""))]
     for spec, share in ready:
         with mistakes:  # last, since weights may have to be asked for on the internet
             found, networks = preflight(spec.configs_to_check(*_OF_NETWORKS), out / "stages", download=not plan)

@@ -84,6 +84,12 @@ def list_images(data: DataConfig, out: Path) -> tuple[DataSummary, Manifest | No
     return summarize(data, listing), listing
 
 
+def unpacked_note(data: DataConfig, listing: Manifest | None, out: Path) -> str:
+    """Return where an archive was unpacked, which is no matter of the data, a sentence; empty for other data."""
+    place = listing.root if listing else None
+    return f"{data.path} is unpacked in {place}." if place and place.is_relative_to(out / "stages") else ""
+
+
 def expected_demo(data: DataConfig) -> DataSummary:
     """Count the demo cars before they are drawn."""
     from carcls.data.config import DataSummary
