@@ -108,7 +108,7 @@ def _above(folder: Folder) -> Iterator[str]:
     """Say that a folder above is a published data set, whose splits and boxes nobody finds from here, or has splits."""
     published, around = [reader for reader in READERS if reader.rank == 0], folder
     with suppress(OSError):
-        for above in folder.path.parents[:2]:
+        for above in folder.path.parents[:-1][:2]:
             parent = list_folder(above, deep=False)
             around = replace(parent, folders={**parent.folders, around.path.name: around})
             with suppress(DataError):
@@ -147,6 +147,11 @@ def _detect(folder: Folder, config: DataConfig) -> tuple[Reader, Manifest]:
                 raise DataError(_several(folder, [*(listed.root.name for _, listed in found), *of_none], rank))
             if found:
                 return found[0]
+    if config.depth and folder.holds_images:
+        raise DataError(
+            f"data.depth must be how many folders deep classes are in {str(folder.path)!r}, got {config.depth}, where "
+            "none hold images. Say less, or leave it out."
+        )
     if part := next(_above(folder), None):
         raise DataError(f"data path must be a whole data set, got a part of one, {str(folder.path)!r}. {part}")
     raise DataError(_unknown_layout(folder))

@@ -126,9 +126,10 @@ def words_beside_split(name: str) -> list[str]:
 def are_no_classes(names: Sequence[str]) -> bool:
     """Tell whether folders of images are by their names splits, sizes, masks or heaps of a data set, and no classes.
 
-    >>> folders = ["cars_test", "cars_train"], ["images", "masks"], ["part1", "part_2"], ["Test Car", "train"]
+    >>> folders = ["test_vw", "train_vw"], ["images", "masks"], ["part1", "part_2"], ["Car", "train"]
     >>> [are_no_classes(names) for names in folders]
     [True, True, True, False]
     """
     words = TRAIN | VALIDATION | TEST | _SIZES | _KINDS | _MARKS | _HEAPS
-    return bool(names) and all(words.intersection(re.findall("[a-z]+", name.lower())[-1:]) for name in names)
+    last = [re.findall("[a-z]+", name.lower())[-1:] for name in names]
+    return bool(names) and all(split_named(name) or words & {*word} for name, word in zip(names, last, strict=True))

@@ -32,7 +32,11 @@ def _read(folder: Folder, config: DataConfig) -> Manifest | None:
     if not names or (config.depth is None and are_no_classes(names)):
         return None
     rows = (row for one in classes for row in one.rows(folder, "train"))
-    return manifest_of(folder, rows, layout="class folders", notes=list(notes_of(classes)))
+    odd = [name for name in names if name.isalpha() and are_no_classes([name])]
+    called = (
+        [f"{odd[0]!r} is taken for a class, by its folder. If it is none, move the folder elsewhere."] if odd else []
+    )
+    return manifest_of(folder, rows, layout="class folders", notes=[*called, *notes_of(classes)])
 
 
 def class_folders(parent: Folder, depth: int | None) -> list[ClassFolder]:

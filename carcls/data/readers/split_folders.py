@@ -24,7 +24,7 @@ def _read(folder: Folder, config: DataConfig) -> Manifest | None:
     found.sort(key=lambda each: order.index(each[0]))
     classes: list[ClassFolder] = [one for *_, inside in found for one in inside]
     if not any(one.images for split, _, _, inside in found for one in inside if split == "train"):
-        _require_depth([part for split, _, part, _ in found if split == "train"], config)
+        _require_depth(folder, [part for split, _, part, _ in found if split == "train"], config)
         return None
     bare = [(name, part) for _, name, part, inside in found if part.images and not any(one.images for one in inside)]
     unlabelled = [
@@ -41,18 +41,25 @@ def _read(folder: Folder, config: DataConfig) -> Manifest | None:
     )
 
 
-def _require_depth(parts: Sequence[Folder], config: DataConfig) -> None:
-    """Check that no split's images lie two folders deep, where nobody has said which of them is the class.
+def _require_depth(folder: Folder, parts: Sequence[Folder], config: DataConfig) -> None:
+    """Check that classes are as deep in the training folders as was said, and that somebody said it where it is open.
 
     Raises:
-        DataError: they do.
+        DataError: folders two deep hold the images, and nobody has said which are the classes; or none is as deep as
+            was said, and ``folder`` holds splits alone, which are part of no class.
     """
-    for part in parts if config.depth is None else ():
+    holding = [name for name, child in folder.folders.items() if child.holds_images]
+    for part in parts:
         outer = [name for name, child in part.folders.items() if child.holds_images]
-        if len(outer) > 1 and not any(part.folders[name].images for name in outer):
+        if config.depth is None and len(outer) > 1 and not any(part.folders[name].images for name in outer):
             raise DataError(
                 f"classes must be the folders in {part.path.name}/, which hold no images themselves, got "
                 f"{', '.join(outer[:3])}. Say data.depth=1 if these are the classes, data.depth=2 if those in them are."
+            )
+        if config.depth is not None and outer and all(map(split_named, holding)):
+            raise DataError(
+                f"data.depth must be how many folders deep classes are in {part.path.name}/, got {config.depth}, where "
+                "none hold images. Say less, or leave it out."
             )
 
 

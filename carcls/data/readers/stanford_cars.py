@@ -18,6 +18,8 @@ from carcls.errors import DataError
 
 _PLACES = (".", "devkit", "car_devkit", "car_devkit/devkit", "cars_devkit")
 _ALL_ANNOTATIONS = "cars_annos.mat"
+_SECOND_COPY = TEST_ANNOTATIONS.replace(".mat", " (1).mat")
+"""As browsers call it, and a data set on Kaggle."""
 
 
 def _read(root: Folder, config: DataConfig) -> Manifest | None:  # noqa: ARG001 - as every reader
@@ -59,7 +61,8 @@ def _read_devkit(root: Folder, train_file: Path) -> Manifest:
         )
     classes = _names(names_file)
     images = _records(train_file, f"{folder}/", "fname", classes, "train")
-    test_file, test_folder = root.first(TEST_ANNOTATIONS, _PLACES), _image_folder(root, "cars_test")
+    test_file = root.first(TEST_ANNOTATIONS, _PLACES) or root.first(_SECOND_COPY, _PLACES)
+    test_folder = _image_folder(root, "cars_test")
     notes, said = list[str](), list[str]()
     if test_file is not None and test_folder is not None:
         images += _records(test_file, f"{test_folder}/", "fname", classes, "test")

@@ -98,10 +98,11 @@ def test_devkit_is_found_wherever_its_archives_unpack(tmp_path: Path, place: str
     assert manifest.images[1].box == (0, 0, 24, 16)
 
 
-def test_the_devkit_is_found_as_torchvision_lays_it_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["cars_test_annos_withlabels.mat", "cars_test_annos_withlabels (1).mat"])
+def test_the_devkit_is_found_as_torchvision_lays_it_out(tmp_path: Path, name: str) -> None:
     """In ``stanford_cars/``, the labels of test beside ``devkit/``, under which torchvision's root lies."""
     root = write_devkit(tmp_path / "stanford_cars")
-    shutil.move(root / "devkit" / "cars_test_annos_withlabels.mat", root)
+    shutil.move(root / "devkit" / "cars_test_annos_withlabels.mat", root / name)
     listed = read_layout(tmp_path)
     assert (listed.root, listed.layout, listed.notes) == (root, "Stanford Cars, the devkit", ())
     assert [image.split for image in listed.images] == ["train", "train", "train", "test"]

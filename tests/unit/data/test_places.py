@@ -55,6 +55,20 @@ def test_pictures_of_masks_are_no_class(tmp_path: Path, folders: str) -> None:
         read_layout(write(tmp_path, folders))
 
 
+@pytest.mark.parametrize("name", ["test", "images", "train"])
+def test_a_class_that_is_called_as_a_split_is_told(tmp_path: Path, name: str) -> None:
+    """Unlabelled images of a competition lie beside the classes; or it is a class of vehicles."""
+    listed = read_layout(write(tmp_path, f"boat car {name}"))
+    assert listed.classes == ("boat", "car", name)
+    assert listed.notes == (f"{name!r} is taken for a class, by its folder. If it is none, move the folder elsewhere.",)
+
+
+def test_classes_with_a_split_in_each_name_are_none(tmp_path: Path) -> None:
+    """train_audi/ and test_audi/ are one class in two splits."""
+    with pytest.raises(DataError, match="images beside each other in test_audi, test_bmw, train_audi, train_bmw,"):
+        read_layout(write(tmp_path, "train_audi test_audi train_bmw test_bmw"))
+
+
 def test_a_class_may_be_with_and_without_masks(tmp_path: Path) -> None:
     """Only folders that are called masks hold them."""
     assert read_layout(write(tmp_path, "with_mask without_mask")).classes == ("with_mask", "without_mask")
@@ -129,3 +143,13 @@ def test_lists_may_be_parted_by_tabs_and_equal_names_stay_classes_of_their_own(t
     (tmp_path / "classes.txt").write_text(f"1{between}Owl\n2{between}Owl\n")
     listed = read_layout(tmp_path)
     assert (listed.classes, listed.images[0].box) == (("Owl (1)", "Owl (2)"), (6, 7, 46, 58))
+
+
+def test_a_depth_counts_below_the_splits_and_makes_no_class_of_one(tmp_path: Path) -> None:
+    """data.depth=2 of train/<class>/ would read train/a and test/a as classes; a class of trains may have kinds."""
+    root = write(tmp_path / "d", "train/a train/b test/a")
+    for path, place in ((root, "train/"), (root.parent, "train/"), (root / "train", f"'{root / 'train'}'")):
+        with pytest.raises(DataError, match=rf"data\.depth must be how many .* in {place}, got 2, where none hold"):
+            read_layout(path, DataConfig(depth=2))
+    vehicles = read_layout(write(tmp_path / "v", "boat/sail train/steam"), DataConfig(depth=2))
+    assert vehicles.classes == ("boat/sail", "train/steam")
