@@ -238,6 +238,12 @@ def _unsaid_depth(folder: Folder) -> str:
     names = [child.path.name for child in inside]
     if min(depths, default=0) < 2 or are_no_classes(names):
         return ""
+    if are_no_classes([name for child in inside for name in child.folders]):
+        below = next(iter(inside[0].folders))
+        return (
+            f"splits must hold the folders of their classes, got {str(folder.path)!r} with {names[0]}/{below}/. Make "
+            f"it {below}/{names[0]}/ and so on, or say data.depth=1 to cut other splits."
+        )
     return (
         f"classes must be one of the levels of folders, got images {min(depths)} folders deep in {str(folder.path)!r}. "
         f"Give that folder and say data.depth=1 if {', '.join(names[:2])} are the classes, up to "

@@ -85,12 +85,12 @@ def _images_in(folder: Folder, place: str = "") -> Iterator[str]:
 
 
 def notes_of(classes: Sequence[ClassFolder]) -> Iterator[str]:
-    """Say which folders are no classes, and which images lie below the folder of their class."""
+    """Say which folders hold no images, and which images lie below the folder of their class."""
     parents = dict.fromkeys(one.folder.path.parent for one in classes)
     for parent in parents:
         if empty := [one.name for one in classes if one.folder.path.parent == parent and not one.images]:
-            verbs = ("holds no images and is no class", "hold no images and are no classes")[len(empty) > 1]
-            yield f"{len(empty)} of the folders in {parent.name}/ {verbs}, such as {empty[0]!r}."
+            verb = "holds" if len(empty) == 1 else "hold"
+            yield f"{len(empty)} of the folders in {parent.name}/ {verb} no images, such as {empty[0]!r}."
     nested = [f"{one.name}/{image}" for one in classes for image in one.images if "/" in image]
     if nested:
         verb = "lies" if len(nested) == 1 else "lie"

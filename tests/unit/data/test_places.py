@@ -153,3 +153,9 @@ def test_a_depth_counts_below_the_splits_and_makes_no_class_of_one(tmp_path: Pat
             read_layout(path, DataConfig(depth=2))
     vehicles = read_layout(write(tmp_path / "v", "boat/sail train/steam"), DataConfig(depth=2))
     assert vehicles.classes == ("boat/sail", "train/steam")
+
+
+def test_classes_that_hold_splits_are_asked_to_be_exchanged(tmp_path: Path) -> None:
+    """Audi/train/ beside Audi/test/ would lose the split."""
+    with pytest.raises(DataError, match=r"with Audi/test/\. Make it test/Audi/ and so on, or say data\.depth=1 to cut"):
+        read_layout(write(tmp_path, "Audi/train Audi/test BMW/train BMW/test"))
