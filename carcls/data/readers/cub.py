@@ -19,7 +19,8 @@ def _read(folder: Folder, config: DataConfig) -> Manifest | None:  # noqa: ARG00
     usual = folder.has(_IMAGES) and folder.has(_CLASSES) and folder.below("images")
     if not (usual or any(map(folder.has, (_LABELS, _SPLIT, _BOXES)))):
         return None
-    require_parts(folder, "CUB-200-2011", "CUB_200_2011.tgz", _IMAGES, _LABELS, _CLASSES, _SPLIT, "images/")
+    name, archive = ("NABirds", "its archive") if folder.has("hierarchy.txt") else ("CUB-200-2011", "CUB_200_2011.tgz")
+    require_parts(folder, name, archive, _IMAGES, _LABELS, _CLASSES, _SPLIT, "images/")
     paths, labels, classes, trains = (Records(folder.path / name) for name in (_IMAGES, _LABELS, _CLASSES, _SPLIT))
     boxes = Records(folder.path / _BOXES) if folder.has(_BOXES) else None
     names = spelt({label: classes[label] for label in dict.fromkeys(labels[image] for image in paths)})
@@ -35,9 +36,9 @@ def _read(folder: Folder, config: DataConfig) -> Manifest | None:  # noqa: ARG00
     return manifest_of(
         folder,
         rows,
-        layout="CUB-200-2011",
+        layout=name,
         companions=[
-            *(name for name in folder.others if name.endswith(".txt")),
+            *(file for file in folder.others if file.endswith((".txt", ".py"))),
             *files_in(folder, "attributes", "parts", "segmentations"),
         ],
         notes=[] if boxes is not None else [f"Images are not cut to their boxes: there is no {_BOXES}."],

@@ -54,7 +54,9 @@ def test_birds_in_the_layout_of_cub_may_have_any_ids_and_names(tmp_path: Path) -
         lines = (f"{line.partition(' ')[0]}a-b {line.partition(' ')[2]}" for line in file.read_text().splitlines())
         write_texts(tmp_path, {file.name: list(lines)})
     write_texts(tmp_path, {"classes.txt": ["0 Birds", "1 7.Owl", "2 8.Owl", "9 9.Ducks, Geese, and Swans"]})
-    assert read_layout(tmp_path).classes == ("7.Owl", "8.Owl")
+    write_texts(tmp_path, {"hierarchy.txt": ["1 0"], "nabirds.py": []})
+    listed = read_layout(tmp_path)
+    assert (listed.classes, listed.layout, listed.notes) == (("7.Owl", "8.Owl"), "NABirds", ())
 
 
 @pytest.mark.parametrize(
