@@ -59,9 +59,23 @@ def read_layout(root: Path, config: DataConfig | None = None) -> Manifest:
             "Give the folder that holds the class folders."
         )
     _require_text(listed)
+    _require_training(listed, config)
     # A table that somebody gives may name files anywhere, and its reader has looked for them.
     missing = missing_images(folder, listed, config) if root.is_dir() else ()
     return replace(listed, notes=(*missing, *left_out(folder, listed), *listed.notes, *links(folder)))
+
+
+def _require_training(listed: Manifest, config: DataConfig) -> None:
+    """Check that every class has images to train on: those of validation train where others are cut."""
+    splits = ("train", "validation") if config.validation == "cut" else ("train",)
+    trained = {image.label for image in listed.images if image.split in splits}
+    if lacking := [image for image in listed.images if image.label not in trained]:
+        (label, split), others = (lacking[0].label, lacking[0].split), len({image.label for image in lacking}) - 1
+        more = f" (and {others} more such classes)" if others else ""
+        raise DataError(
+            f"{split} classes must have training images, got {listed.classes[label]!r} only in {split}, such as "
+            f"{lacking[0].path}{more}. Add training images, or take them out of {split}."
+        )
 
 
 def _require_text(listed: Manifest) -> None:

@@ -15,7 +15,6 @@ from pathlib import Path
 from carcls.data.config import DataConfig
 from carcls.data.files import Folder
 from carcls.data.manifest import Box, ImageRecord, Manifest, Split
-from carcls.errors import DataError
 
 TRAIN = frozenset({"train", "training", "trn", "trainset"})
 VALIDATION = frozenset({"val", "valid", "validation", "dev", "valset"})
@@ -73,24 +72,12 @@ def manifest_of(
         layout: in words.
         companions: files that were read or belong to the layout.
         notes: about what was left out.
-
-    Raises:
-        DataError: a class has no training images.
     """
     rows, spelt = list(rows), dict[str, str]()
-    for row in rows:
-        if row.split != "test":
-            spelt.setdefault(_key(row.label), row.label)
+    for row in sorted(rows, key=lambda row: row.split == "test"):
+        spelt.setdefault(_key(row.label), row.label)
     classes = sorted(spelt.values())
     labels = {_key(name): label for label, name in enumerate(classes)}
-    unknown = list(dict.fromkeys(row.label for row in rows if _key(row.label) not in labels))
-    if unknown:
-        first = next(row for row in rows if row.label == unknown[0])
-        more = len(unknown) - 1
-        raise DataError(
-            f"test classes must have training images, got {unknown[0]!r} only in test, such as {first.path}"
-            f"{f' (and {more} more such classes)' if more else ''}. Add training images, or take them out of test."
-        )
     images = (ImageRecord(row.path, labels[_key(row.label)], row.split, row.box, row.group) for row in rows)
     return Manifest(
         folder.path, tuple(classes), tuple(images), notes=tuple(notes), layout=layout, companions=tuple(companions)

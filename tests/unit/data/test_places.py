@@ -159,3 +159,13 @@ def test_classes_that_hold_splits_are_asked_to_be_exchanged(tmp_path: Path) -> N
     """Audi/train/ beside Audi/test/ would lose the split."""
     with pytest.raises(DataError, match=r"with Audi/test/\. Make it test/Audi/ and so on, or say data\.depth=1 to cut"):
         read_layout(write(tmp_path, "Audi/train Audi/test BMW/train BMW/test"))
+
+
+def test_a_class_with_validation_images_alone_is_refused_unless_these_train(tmp_path: Path) -> None:
+    """Nothing would ever be answered with it; a misspelt folder is the usual cause."""
+    write(tmp_path, "train/a train/b val/a val/c val/d")
+    with pytest.raises(
+        DataError, match=r"got 'c' only in validation, such as val/c/0\.jpg \(and 1 more such classes\)"
+    ):
+        read_layout(tmp_path)
+    assert read_layout(tmp_path, DataConfig(validation="cut")).classes == ("a", "b", "c", "d")
