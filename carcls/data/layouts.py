@@ -62,7 +62,7 @@ def read_layout(root: Path, config: DataConfig | None = None) -> Manifest:
     _require_training(listed, config)
     # A table that somebody gives may name files anywhere, and its reader has looked for them.
     missing = missing_images(folder, listed, config) if root.is_dir() else ()
-    return replace(listed, notes=(*missing, *left_out(folder, listed), *listed.notes, *links(folder)))
+    return replace(listed, notes=(*_twins(listed), *missing, *left_out(folder, listed), *listed.notes, *links(folder)))
 
 
 def _require_training(listed: Manifest, config: DataConfig) -> None:
@@ -71,11 +71,28 @@ def _require_training(listed: Manifest, config: DataConfig) -> None:
     trained = {image.label for image in listed.images if image.split in splits}
     if lacking := [image for image in listed.images if image.label not in trained]:
         (label, split), others = (lacking[0].label, lacking[0].split), len({image.label for image in lacking}) - 1
-        more = f" (and {others} more such classes)" if others else ""
+        more = f" (and {others} more such {'class' if others == 1 else 'classes'})" if others else ""
+        twins = (name for row, name in enumerate(listed.classes) if row in trained)
+        twin = next((name for name in twins if _bare(name) == _bare(listed.classes[label])), "")
         raise DataError(
             f"{split} classes must have training images, got {listed.classes[label]!r} only in {split}, such as "
             f"{lacking[0].path}{more}. Add training images, or take them out of {split}."
+            f"{f' Training has {twin!r}: rename one.' if twin else ''}"
         )
+
+
+def _twins(listed: Manifest) -> Iterator[str]:
+    """Say that two classes may be one, by their names."""
+    first: dict[str, str] = {}
+    found = [(first.setdefault(_bare(name), name), name) for name in listed.classes]
+    if twins := [pair for pair in found if pair[0] != pair[1]]:
+        verb = "pair of classes differs" if len(twins) == 1 else "pairs of classes differ"
+        yield f"{len(twins):,} {verb} by case or spaces alone: {twins[0][0]!r} and {twins[0][1]!r}."
+
+
+def _bare(name: str) -> str:
+    """Return a class's name without what typing makes of it: case, underscores, and spaces at its ends or doubled."""
+    return " ".join(name.replace("_", " ").casefold().split())
 
 
 def _require_text(listed: Manifest) -> None:

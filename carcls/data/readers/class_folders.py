@@ -56,8 +56,8 @@ def class_folders(parent: Folder, depth: int | None) -> list[ClassFolder]:
         name, count = next(iter(deeper.items()))
         raise DataError(
             f"classes must be folders of one depth, got {name!r} with {count} folders of images and {direct[0]!r} with "
-            f"images in {str(parent.path)!r}. Say data.depth=1 if the folders below a class belong to it, or "
-            "data.depth=2 if each of them is a class."
+            f"images in {str(parent.path)!r}. Give the folder of the classes; or say data.depth=1 if the folders "
+            "below a class belong to it, or data.depth=2 if each of them is a class."
         )
     return [ClassFolder(name, child, tuple(_images_in(child))) for name, child in parent.folders.items()]
 

@@ -164,8 +164,16 @@ def test_classes_that_hold_splits_are_asked_to_be_exchanged(tmp_path: Path) -> N
 def test_a_class_with_validation_images_alone_is_refused_unless_these_train(tmp_path: Path) -> None:
     """Nothing would ever be answered with it; a misspelt folder is the usual cause."""
     write(tmp_path, "train/a train/b val/a val/c val/d")
-    with pytest.raises(
-        DataError, match=r"got 'c' only in validation, such as val/c/0\.jpg \(and 1 more such classes\)"
-    ):
+    with pytest.raises(DataError, match=r"got 'c' only in validation, such as val/c/0\.jpg \(and 1 more such class\)"):
         read_layout(tmp_path)
     assert read_layout(tmp_path, DataConfig(validation="cut")).classes == ("a", "b", "c", "d")
+
+
+def test_a_class_that_is_spelt_in_two_ways_is_told(tmp_path: Path) -> None:
+    """Within a split they are two classes; of two splits, one has no training images."""
+    told = "1 pair of classes differs by case or spaces alone: 'BMW_X3' and 'bmw_x3'."
+    assert read_layout(write(tmp_path / "one", "Audi BMW_X3 bmw_x3")).notes == (told,)
+    for folder in ("train/BMW_X3", "train/Audi", "test/BMW X3"):
+        picture(tmp_path / "two" / folder / "0.jpg")
+    with pytest.raises(DataError, match=r"got 'BMW X3' only in test, .* Training has 'BMW_X3': rename one\.$"):
+        read_layout(tmp_path / "two")
