@@ -52,7 +52,8 @@ from sweeps.failures import POLICIES, Policy
 from sweeps.results.leaderboard import COLUMNS
 from sweeps.spec.samplers import SAMPLERS, SamplerKind
 from sweeps.study.sampling import BUILDERS, Builder
-from sweeps.text import Column, percent
+from sweeps.tables import Column
+from sweeps.text import percent
 from sweeps.tracking.gates import GATES, Gate, Refusal
 
 
