@@ -40,17 +40,28 @@ class HeldOutHeads:
     temperature: float = 1.0
 
     @classmethod
-    def fitted(cls, features: Sequence[NDArray[np.float32]], labels: NDArray[np.int64], classes: int) -> HeldOutHeads:
+    def fitted(
+        cls,
+        features: Sequence[NDArray[np.float32]],
+        labels: NDArray[np.int64],
+        classes: int,
+        groups: NDArray[np.int64] | None = None,
+    ) -> HeldOutHeads:
         """Fit a head for each fold.
 
         Args:
             features: as the attribute.
             labels: int64 [n], in [0, c).
             classes: c.
+            groups: int64 [n]; images of one group are in one fold, so that a copy does not vouch for its label. None
+                means that each image is a group.
         """
-        order = np.lexsort((np.random.default_rng(0).random(len(labels)), labels))
-        folds = np.empty(len(labels), np.int64)
-        folds[order] = np.arange(len(labels)) % FOLDS  # a class is spread over all of them
+        alike = np.arange(len(labels)) if groups is None else groups
+        _, first, group = np.unique(alike, return_index=True, return_inverse=True)
+        order = np.lexsort((np.random.default_rng(0).random(len(first)), labels[first]))
+        fold = np.empty(len(first), np.int64)
+        fold[order] = np.arange(len(first)) % FOLDS  # a class is spread over all of them
+        folds = fold[group]
         raw = cls(features, folds, _heads(features, labels, folds, classes))
         return replace(raw, temperature=raw._fitted_temperature(labels))
 

@@ -37,10 +37,11 @@ class LabelIssue:
 
 def suspicious_labels(
     labels: NDArray[np.int64], blocks: Iterable[tuple[NDArray[np.int64], NDArray[np.float32]]]
-) -> tuple[list[LabelIssue], float]:
-    """Return the least likely labels, the least likely first, and the share of labels that are answered.
+) -> tuple[list[LabelIssue], float, int]:
+    """Return the least likely labels, the least likely first, the share of labels that are answered, and of how many.
 
-    A label that is the answer is never among them.
+    A label that is the answer is never among them. A label that is impossible, since no other image has it, is not
+    asked about.
 
     Args:
         labels: int64 [n], in [0, c).
@@ -48,7 +49,7 @@ def suspicious_labels(
             tell impossible labels apart; each image once.
 
     >>> answers = np.array([[0.9, 0.1], [0.8, 0.2], [0.1, 0.9], [0.45, 0.55], [0.05, 0.95]], np.float32)
-    >>> issues, accuracy = suspicious_labels(np.array([0, 0, 1, 0, 0]), [(np.arange(5), np.log(answers))])
+    >>> issues, accuracy, _ = suspicious_labels(np.array([0, 0, 1, 0, 0]), [(np.arange(5), np.log(answers))])
     >>> [one.image for one in issues], accuracy
     ([4, 3], 0.6)
     """
@@ -57,8 +58,10 @@ def suspicious_labels(
         answered[at] = likely.argmax(axis=1)
         given[at] = likely[np.arange(len(at)), labels[at]]
         sure[at] = likely.max(axis=1)
-    wrong = np.flatnonzero(answered != labels)
+    asked = np.isfinite(given)
+    wrong = np.flatnonzero(asked & (answered != labels))
     ranked = wrong[np.argsort(given[wrong], kind="stable")][: max(LEAST_SHOWN, round(SHARE_SHOWN * len(labels)))]
     given, sure = np.exp(given), np.exp(sure)
     issues = [LabelIssue(row, int(answered[row]), float(given[row]), float(sure[row])) for row in ranked.tolist()]
-    return issues, 1 - len(wrong) / max(1, len(labels))
+    count = int(asked.sum())
+    return issues, 1 - len(wrong) / max(1, count), count

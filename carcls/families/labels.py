@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from carcls.config import TrialConfig
 from carcls.data.dataset import Dataset
+from carcls.data.index import group_copies
+from carcls.data.pack import find_index
 from carcls.evaluation.held_out import HeldOutHeads
 from carcls.evaluation.labels import LabelIssue, suspicious_labels
 from carcls.stages import StageStore
@@ -23,6 +25,7 @@ class LabelAudit:
         backbone: whose features the head is on.
         image_size: of its images, in pixels.
         images: how many were asked about, of all splits.
+        alone: how many were not, since no picture but copies of them is in their class.
         accuracy: of the head on them, in [0, 1], by the labels as they are.
         issues: the most suspicious first, as many as are worth a look; ``image`` is a row of the data set.
     """
@@ -30,6 +33,7 @@ class LabelAudit:
     backbone: str
     image_size: int
     images: int
+    alone: int
     accuracy: float
     issues: tuple[LabelIssue, ...]
 
@@ -67,7 +71,14 @@ def audit_labels(
         features.append(trained.frozen_features(split, embedded))
         done = sum(map(len, features))  # some may have been there
     labels = data.labels[rows]
-    heads = HeldOutHeads.fitted(features, labels, len(data.classes))
-    issues, accuracy = suspicious_labels(labels, heads.answers())
+    heads = HeldOutHeads.fitted(features, labels, len(data.classes), groups_of(data, rows, stages)[rows])
+    issues, accuracy, asked = suspicious_labels(labels, heads.answers())
     found = tuple(replace(one, image=int(rows[one.image])) for one in issues)
-    return LabelAudit(config.backbone, config.image_size, len(rows), accuracy, found)
+    return LabelAudit(config.backbone, config.image_size, asked, len(rows) - asked, accuracy, found)
+
+
+def groups_of(data: Dataset, rows: NDArray[np.int64], stages: StageStore) -> NDArray[np.int64]:
+    """Return a group of each image of the data set, int64: copies, and what the data itself calls a group."""
+    manifest = data.manifest
+    copies = find_index(manifest, data.margin, stages).copies
+    return group_copies(copies, rows, manifest.contents, [image.group for image in manifest.images])

@@ -111,9 +111,14 @@ class DataAudit:
         if found is None:
             return "Suspicious labels: nobody looked for them."
         head = f"a linear head on {found.backbone} at {found.image_size} pixels"
+        alone = (
+            f" {plural(found.alone, 'image')} not asked about: no other picture has the label." if found.alone else ""
+        )
+        if not found.images:
+            return f"Suspicious labels: none can be told.{alone}"
         return (
             f"Suspicious labels: the {len(found.issues):,} of {found.images:,} least likely ones, to {head} that did "
-            f"not train on them and gives {percent(found.accuracy)} of all images their label."
+            f"not train on them and gives {percent(found.accuracy)} of all images their label.{alone}"
         )
 
     def lines(self) -> Iterator[str | Grid]:
@@ -159,6 +164,7 @@ class DataAudit:
             "backbone": found.backbone,
             "image_size": found.image_size,
             "images": found.images,
+            "alone": found.alone,
             "accuracy": found.accuracy,
             "suspicious": [self._issue_json(one) for one in found.issues],
         }

@@ -44,7 +44,7 @@ def test_exchanged_labels_come_first(cars: tuple[np.ndarray, np.ndarray]) -> Non
     wrong = labels.copy()
     rows = np.arange(0, len(labels), 20)
     wrong[rows] = np.roll(labels[rows], 2)
-    issues, accuracy = suspicious_labels(wrong, HeldOutHeads.fitted([features], wrong, CLASSES).answers())
+    issues, accuracy, _ = suspicious_labels(wrong, HeldOutHeads.fitted([features], wrong, CLASSES).answers())
     first = issues[: len(rows)]
     assert len({one.image for one in first} & set(rows.tolist())) >= 11
     assert sum(one.suggested == labels[one.image] for one in first) >= 11
@@ -58,7 +58,7 @@ def test_so_many_are_named_and_no_label_that_is_the_answer() -> None:
     for images, most in ((400, LEAST_SHOWN), (4000, 200)):
         answers = np.log(rng.dirichlet(np.ones(5), images))
         assert len(suspicious_labels(rng.integers(0, 5, images), [(np.arange(images), answers)])[0]) == most
-        assert suspicious_labels(answers.argmax(axis=1), [(np.arange(images), answers)]) == ([], 1.0)
+        assert suspicious_labels(answers.argmax(axis=1), [(np.arange(images), answers)]) == ([], 1.0, images)
 
 
 def test_a_class_of_one_image_is_named_by_nobody() -> None:
@@ -68,3 +68,33 @@ def test_a_class_of_one_image_is_named_by_nobody() -> None:
         ((_, likely),) = HeldOutHeads.fitted([features], labels, 3).answers()
         np.testing.assert_allclose(np.exp(likely).sum(axis=1), 1, rtol=1e-5)
         assert np.exp(likely[10, 2]) == 0
+
+
+def test_a_class_of_one_picture_is_not_suspected() -> None:
+    """Nobody can tell: it is neither named nor counted among the wrong answers."""
+    rng = np.random.default_rng(0)
+    labels = np.concatenate([np.repeat([0, 1], 50), np.arange(2, 62)])
+    features = (8 * np.eye(62, 64)[labels] + rng.normal(size=(len(labels), 64))).astype(np.float32)
+    issues, accuracy, asked = suspicious_labels(labels, HeldOutHeads.fitted([features], labels, 62).answers())
+    assert asked == 100
+    assert all(one.image < 100 for one in issues)
+    assert accuracy > 0.95
+
+
+def test_a_wrong_copy_does_not_vouch_for_itself() -> None:
+    """Of ten pictures that are there twice under one wrong label more are named where copies share a fold."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(40), 3)
+    features = rng.normal(size=(40, 128))[labels] + 1.5 * rng.normal(size=(len(labels), 128))
+    twice, named = np.concatenate([features, features]).astype(np.float32), np.concatenate([labels, labels])
+    rows = rng.permutation(len(labels))[:10]
+    wrong = np.concatenate([rows, rows + len(labels)])
+    named[wrong] = (named[wrong] + 7) % 40
+    found = []
+    for groups in (None, np.tile(np.arange(len(labels)), 2)):
+        heads = HeldOutHeads.fitted([twice], named, 40, groups)
+        found.append(
+            len({one.image for one in suspicious_labels(named, heads.answers())[0][:20]} & set(wrong.tolist()))
+        )
+    assert heads.folds[: len(labels)].tolist() == heads.folds[len(labels) :].tolist()
+    assert found[1] >= found[0] + 5
