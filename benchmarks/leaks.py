@@ -78,10 +78,10 @@ def recall_rows(manifest: Manifest, each: int, command: str, sheet: Path | None,
         jobs = [(change, row) for change, rows in zip(CHANGES.values(), chosen.tolist(), strict=True) for row in rows]
         copies = np.stack(list(threads.map(lambda job: changed(manifest, *job), jobs)))
     start, busy = time.perf_counter(), time.process_time()
-    alone = find_copies(own, np.arange(len(own)), usable_cores())
+    alone = find_copies(own.__getitem__, np.arange(len(own)), usable_cores())
     seconds, busy = time.perf_counter() - start, time.process_time() - busy
     together = np.concatenate([own, copies])
-    found = find_copies(together, np.arange(len(together)), usable_cores())
+    found = find_copies(together.__getitem__, np.arange(len(together)), usable_cores())
     groups = components(len(together), *found.pairs.T)
     is_found = (groups[chosen.ravel()] == groups[len(own) :]).reshape(chosen.shape)
     if sheet:
@@ -151,7 +151,7 @@ def growth_row(file: Path, images: int, command: str, *, judged: bool) -> Row:
         watcher = threading.Thread(target=watch, args=(stop, peak))
         watcher.start()
         start = time.process_time()
-        find_copies(np.load(file, mmap_mode="r"), np.arange(count), usable_cores())
+        find_copies(np.load(file, mmap_mode="r").__getitem__, np.arange(count), usable_cores())
         busy.append(time.process_time() - start)
         stop.set()
         watcher.join()

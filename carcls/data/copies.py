@@ -8,6 +8,7 @@ eight for each image at most (benchmarks/RESULTS.md).
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -24,14 +25,14 @@ _STILL = 0.04
 """Corners of a picture in the same frame move by less than this much of half a side."""
 
 
-def find_copies(thumbnails: NDArray[np.uint8], rows: Rows, workers: int = 1) -> Copies:
+def find_copies(read: Callable[[Rows], NDArray[np.uint8]], rows: Rows, workers: int = 1) -> Copies:
     """Return which images are one photograph.
 
     Of images with equal thumbnails each is paired with the first, and only that one with others. Of a photograph that
     is there many times, each copy is paired with some others; chains of pairs link them all.
 
     Args:
-        thumbnails: RGB, uint8 [n, 64, 64, 3], such as a memory map.
+        read: returns thumbnails of some rows, RGB, uint8 [k, 64, 64, 3].
         rows: the images to look at, int64, sorted.
         workers: threads.
     """
@@ -39,7 +40,7 @@ def find_copies(thumbnails: NDArray[np.uint8], rows: Rows, workers: int = 1) -> 
     first: dict[bytes, int] = {}
     firsts = np.empty(len(rows), np.int64)
     for begin in range(0, len(rows), _BLOCK):
-        part = thumbnails[rows[begin : begin + _BLOCK]]
+        part = read(rows[begin : begin + _BLOCK])
         small[begin : begin + _BLOCK] = _gray(part)
         for place, thumbnail in enumerate(part, begin):
             firsts[place] = first.setdefault(hashlib.blake2b(thumbnail.tobytes(), digest_size=16).digest(), place)
@@ -49,16 +50,15 @@ def find_copies(thumbnails: NDArray[np.uint8], rows: Rows, workers: int = 1) -> 
     seen = small[: len(single)]
     maps = np.array([np.pad(frame.matrix, ((0, 0), (0, 1))) for frame in FRAMES], np.float32)
 
-    def read(places: Rows) -> NDArray[np.uint8]:
-        return thumbnails[rows[single[places]]]
-
     # Products of small matrices: more threads than one each would wait for each other.
     with threadpool_limits(1, user_api="blas"), ExitStack() as stack:
         threads = ThreadPoolExecutor(workers)
         stack.callback(threads.shutdown, cancel_futures=True)  # only what has begun is waited for
         proposed = propose(seen, threads)
         chunks = [proposed[begin : begin + _CHUNK] for begin in range(0, len(proposed), _CHUNK)]
-        matches = threads.map(lambda chunk: match(chunk.pairs, maps[chunk.frame], seen, read), chunks)
+        matches = threads.map(
+            lambda chunk: match(chunk.pairs, maps[chunk.frame], seen, lambda places: read(rows[single[places]])), chunks
+        )
         found = [(single[chunk.pairs[matched.kept]], matched) for chunk, matched in zip(chunks, matches, strict=True)]
     again = np.flatnonzero(firsts != np.arange(len(rows)))
     pairs = np.concatenate([np.stack([firsts[again], again], axis=1), *(pairs for pairs, _ in found)])

@@ -159,12 +159,18 @@ def _fill(
             report(done, total)
     if copies is None:
         readable = np.setdiff1d(np.arange(total), [row for row, _ in broken])
-        copies = find_copies(np.load(folder / _THUMBNAILS, mmap_mode="r"), readable, workers)
+        copies = find_copies(lambda rows: _rows_of(folder / _THUMBNAILS, rows), readable, workers)
         (folder / _THUMBNAILS).unlink()
     for work in works.values():
         copies.save(work / _COPIES)
         write_json(work / _BROKEN, {"broken": broken})
         note_made(work, (time.perf_counter() - start) / len(works))
+
+
+def _rows_of(path: Path, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Read some rows of an array. A map that stayed open would keep every page that was read in memory."""
+    read: NDArray[np.uint8] = np.load(path, mmap_mode="r")[rows]
+    return read
 
 
 def _decode(rows: range, manifest: Manifest, margin: float, files: Sequence[tuple[int, Write]]) -> list[Broken]:

@@ -27,7 +27,7 @@ def thumbnail(image: Image.Image) -> Bytes:
 
 def found_in(images: list[Image.Image]) -> Copies:
     """Return the copies among images."""
-    return find_copies(np.stack([thumbnail(image) for image in images]), np.arange(len(images)))
+    return find_copies(np.stack([thumbnail(image) for image in images]).__getitem__, np.arange(len(images)))
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -63,7 +63,7 @@ def test_pictures_that_look_alike_are_no_copies() -> None:
 def test_equal_thumbnails_are_paired_with_the_first() -> None:
     """A thousand placeholders are 999 pairs, not half a million; rows that are not looked at are in none."""
     thumbnails = np.repeat(thumbnail(photograph(0))[None], 1001, axis=0)
-    found = find_copies(thumbnails, np.arange(1, 1001))
+    found = find_copies(thumbnails.__getitem__, np.arange(1, 1001))
     assert found.pairs.tolist() == [[1, row] for row in range(2, 1001)]
     assert set(found.kinds.tolist()) == {KINDS.index("equal")}
     assert (found.scores == 1).all()
@@ -74,14 +74,14 @@ def test_few_images_are_enough(count: int) -> None:
     """No image, or one, is no pair; an image and its mirrored copy are one."""
     pair = [photograph(0), CHANGES["mirrored"](photograph(0), np.random.default_rng(0))]
     thumbnails = np.array([thumbnail(image) for image in pair[:count]], np.uint8).reshape(-1, 64, 64, 3)
-    assert find_copies(thumbnails, np.arange(count)).pairs.tolist() == [[0, 1]] * (count == 2)
+    assert find_copies(thumbnails.__getitem__, np.arange(count)).pairs.tolist() == [[0, 1]] * (count == 2)
 
 
 def test_threads_do_not_show() -> None:
     """One thread finds what three find."""
     images = [photograph(seed) for seed in range(40)]
     thumbnails = np.stack([thumbnail(image) for image in [*images, *(saved(image, 30) for image in images)]])
-    one, three = (find_copies(thumbnails, np.arange(80), workers) for workers in (1, 3))
+    one, three = (find_copies(thumbnails.__getitem__, np.arange(80), workers) for workers in (1, 3))
     assert len(one.pairs) == 40
     for name in ("pairs", "kinds", "scores"):
         assert np.array_equal(getattr(one, name), getattr(three, name))
