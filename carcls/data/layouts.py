@@ -28,7 +28,7 @@ READERS: list[Reader] = [module.READER for module in _MODULES if hasattr(module,
 
 _REMEDIES = {
     **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "Save it as CSV."),
-    ".json": "Write an object a line, as .jsonl.",
+    ".json": 'Write an object a line, as .jsonl: {"path": "a.jpg", "label": "A"}; boxes as x, y, width, height.',
 }
 _OPTIONAL = ("depth", "level", "images", "label")
 
