@@ -18,8 +18,12 @@ from carcls.errors import DataError
 
 _MOST_LINES = 10
 _ODD = re.compile(r"^/|\\|//|(?:^|/)\.{1,2}(?:/|$)")
-FLAGS = ("istrain", "istraining", "istest")
-"""Columns, as ``plain`` calls them, that say yes or no to one split; the others are in training, or else in test."""
+FLAGS: dict[str, tuple[Split, Split]] = {
+    **dict.fromkeys(("istrain", "istraining"), ("train", "test")),
+    **dict.fromkeys(("isval", "isvalid", "isvalidation"), ("validation", "train")),
+    "istest": ("test", "train"),
+}
+"""The splits that yes and no mean in columns called so, as ``plain`` has them."""
 _YES, _NO = ("1", "true", "yes"), ("0", "false", "no")
 Wrong = list[tuple[int, str, str]]
 """The line of a row, what names it, and why it is left out."""
@@ -111,14 +115,13 @@ def rows_of(folder: Folder, source: Source, wrong: Wrong) -> Iterator[TableRow]:
 def _split_of(word: str, column: str) -> Split | None:
     """Return the split that a cell means.
 
-    >>> _split_of("valid", "split"), _split_of("0", "istrain"), _split_of("False", "istest"), _split_of("", "istest")
-    ('validation', 'test', 'train', None)
+    >>> _split_of("val", "split"), _split_of("0", "istrain"), _split_of("True", "isvalid"), _split_of("", "istest")
+    ('validation', 'test', 'validation', None)
     """
     if column not in FLAGS:
         return split_named(word)
-    if word.lower() not in (*_YES, *_NO):
-        return None
-    return "test" if (word.lower() in _YES) == (column == "istest") else "train"
+    yes, no = FLAGS[column]
+    return yes if word.lower() in _YES else no if word.lower() in _NO else None
 
 
 def with_endings(folder: Folder, rows: Sequence[TableRow]) -> list[TableRow]:

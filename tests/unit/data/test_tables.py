@@ -138,14 +138,20 @@ def test_ids_of_something_else_make_no_table_of_a_folder(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("head", "cells"), [("is_train", "10"), ("Is Training", ("True", "False")), ("is_test", ("no", "yes"))]
+    ("head", "cells", "split"),
+    [
+        ("is_train", "10", "test"),
+        ("Is Training", ("True", "False"), "test"),
+        ("is_test", ("no", "yes"), "test"),
+        ("is_valid", ("False", "True"), "validation"),
+    ],
 )
-def test_a_column_may_say_yes_or_no_to_one_split(tmp_path: Path, head: str, cells: Sequence[str]) -> None:
-    """What is not in training is in test; another word is a wrong row."""
+def test_a_column_may_say_yes_or_no_to_one_split(tmp_path: Path, head: str, cells: Sequence[str], split: str) -> None:
+    """What is not in training is in test, or the other way round; another word is a wrong row."""
     rows = [("images/a.jpg", "A", cells[0]), ("images/b.jpg", "B", cells[0]), ("images/c.jpg", "B", cells[1])]
     file = write(pictures(tmp_path) / "cars.csv", [*rows, ("images/d.jpg", "A", "maybe")], ("path", "label", head))
     listed = read_layout(file, ALL)
-    assert [image.split for image in listed.images] == ["train", "train", "test"]
+    assert [image.split for image in listed.images] == ["train", "train", split]
     assert "left out: line 5 of cars.csv (its split 'maybe' is none of train, validation, test)" in listed.notes
 
 
