@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +23,7 @@ FLAGS: dict[str, tuple[Split, Split]] = {
     **dict.fromkeys(("isval", "isvalid", "isvalidation"), ("validation", "train")),
     "istest": ("test", "train"),
 }
-"""The splits that yes and no mean in columns called so, as ``plain`` has them."""
+"""The splits that yes and no mean in columns called so, as ``plain`` has them; and so without ``is``."""
 _YES, _NO = ("1", "true", "yes"), ("0", "false", "no")
 Wrong = list[tuple[int, str, str]]
 """The line of a row, what names it, and why it is left out."""
@@ -48,7 +48,7 @@ class Source:
     def unread(self) -> list[str]:
         """Return the columns that mean nothing here."""
         read = {self.path, self.label, self.split, self.group, *(self.box.names if self.box else ())}
-        return [name for name in self.table.columns if name not in read]
+        return [name for name in self.table.columns if name and name not in read]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +112,18 @@ def rows_of(folder: Folder, source: Source, wrong: Wrong) -> Iterator[TableRow]:
         yield TableRow(line, where, relative(path, source.place, folder.path), label, split, group, corners)
 
 
+def are_flags(cells: Iterable[str]) -> bool:
+    """Tell whether all cells of a column say yes or no."""
+    return {cell.lower() for cell in cells} <= {*_YES, *_NO}
+
+
 def _split_of(word: str, column: str) -> Split | None:
     """Return the split that a cell means.
 
-    >>> _split_of("val", "split"), _split_of("0", "istrain"), _split_of("True", "isvalid"), _split_of("", "istest")
+    >>> _split_of("val", "split"), _split_of("0", "istrain"), _split_of("True", "valid"), _split_of("", "istest")
     ('validation', 'test', 'validation', None)
     """
+    column = f"is{column.removeprefix('is')}"
     if column not in FLAGS:
         return split_named(word)
     yes, no = FLAGS[column]

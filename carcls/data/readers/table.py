@@ -18,6 +18,7 @@ from carcls.data.readers import Annotation, Reader, manifest_of, split_named
 from carcls.data.table_rows import (
     FLAGS,
     Source,
+    are_flags,
     notes_of,
     outside_note,
     relative,
@@ -33,6 +34,7 @@ from carcls.errors import DataError
 
 _LABELS = ("label", "class", "category", "target", "species", "variety")
 _SPLITS = ("split", "subset", "partition", "set", "dataset", *FLAGS)
+_BARE_FLAGS = tuple(flag.removeprefix("is") for flag in FLAGS)
 _GROUPS = ("group", "groupid")
 
 
@@ -97,7 +99,9 @@ def _names_images(path: Path, config: DataConfig) -> bool:
         return False  # not for us
     if path.name == HUGGING_FACE:
         return True
-    return bool(_named(names, PATH_COLUMNS)) and bool([config.label] if config.label in names else _labels(names))
+    if config.label in names:
+        return bool(_named(names, (*PATH_COLUMNS, *ID_COLUMNS)))
+    return bool(_named(names, PATH_COLUMNS)) and bool(_labels(names))
 
 
 def _images_folder(config: DataConfig) -> Path | None:
@@ -119,6 +123,7 @@ def _source(path: Path, place: str, own: Split | None, config: DataConfig) -> So
     if not paths:
         shown = ", ".join(names[:10]) or "nothing"
         raise DataError(f"{path} must have a column path, got {shown}. Name the column of the images in its head.")
+    splits += [name for name in _named(names, _BARE_FLAGS) if are_flags(table.columns[name])]
     split = splits[0] if splits and any(table.columns[splits[0]]) else None
     label = _label_column(path, names, config)
     return Source(table, place, own, paths[0], label, split, groups[0] if groups else None, box_columns(table))

@@ -135,6 +135,8 @@ def test_ids_of_something_else_make_no_table_of_a_folder(tmp_path: Path) -> None
         pictures(tmp_path, folder=name)
     write(tmp_path / "classes.csv", [(1, "Audi"), (2, "BMW")], ("id", "class"))
     assert read_layout(tmp_path).layout == "class folders"
+    with pytest.raises(DataError, match="there is no file '1'"):
+        read_layout(tmp_path, DataConfig(label="class"))
 
 
 @pytest.mark.parametrize(
@@ -144,15 +146,21 @@ def test_ids_of_something_else_make_no_table_of_a_folder(tmp_path: Path) -> None
         ("Is Training", ("True", "False"), "test"),
         ("is_test", ("no", "yes"), "test"),
         ("is_valid", ("False", "True"), "validation"),
+        ("test", "01", "test"),
     ],
 )
 def test_a_column_may_say_yes_or_no_to_one_split(tmp_path: Path, head: str, cells: Sequence[str], split: str) -> None:
-    """What is not in training is in test, or the other way round; another word is a wrong row."""
+    """What is not in training is in test, or the other way round; another word is a wrong row, and of a column that is
+    called ``test`` alone, which may be anything, the end of it."""
     rows = [("images/a.jpg", "A", cells[0]), ("images/b.jpg", "B", cells[0]), ("images/c.jpg", "B", cells[1])]
     file = write(pictures(tmp_path) / "cars.csv", [*rows, ("images/d.jpg", "A", "maybe")], ("path", "label", head))
+    if head == "test":
+        assert "1 column is not read in cars.csv: test." in read_layout(file, ALL).notes
+        write(file, rows, ("path", "label", head))
     listed = read_layout(file, ALL)
     assert [image.split for image in listed.images] == ["train", "train", split]
-    assert "left out: line 5 of cars.csv (its split 'maybe' is none of train, validation, test)" in listed.notes
+    wrong = "left out: line 5 of cars.csv (its split 'maybe' is none of train, validation, test)"
+    assert (wrong in listed.notes) == (head != "test")
 
 
 def test_lists_of_labels_and_addresses_are_wrong_rows(tmp_path: Path) -> None:
@@ -178,6 +186,10 @@ def test_several_columns_of_labels_need_a_word(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"one column of labels, got fine_label, coarse_label.*data.label=fine_label"):
         read_layout(file)
     assert read_layout(file, DataConfig(label="coarse_label")).classes == ("blue", "red")
+    index = [(number, *row) for number, row in enumerate(rows)]
+    with_index = write(tmp_path / "numbered.csv", index, ("", "path", "fine_label", "coarse_label"))
+    notes = read_layout(with_index, DataConfig(label="fine_label")).notes
+    assert notes[-1] == "1 column is not read in numbered.csv: coarse_label."
     with pytest.raises(DataError, match=r"data.label must be a column of .*cars.csv, got 'colour'"):
         read_layout(file, DataConfig(label="colour"))
 
