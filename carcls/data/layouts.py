@@ -28,7 +28,7 @@ READERS: list[Reader] = [module.READER for module in _MODULES if hasattr(module,
 
 _REMEDIES = {
     **dict.fromkeys((".xlsx", ".xls", ".ods", ".numbers"), "Save it as CSV."),
-    ".json": "Write an object a line, as .jsonl.",
+    ".json": 'Write an object a line, as .jsonl: {"path": "a.jpg", "label": "A"}; boxes as x, y, width, height.',
 }
 _OPTIONAL = ("depth", "level", "images", "label")
 
@@ -55,8 +55,8 @@ def read_layout(root: Path, config: DataConfig | None = None) -> Manifest:
         raise DataError(f"data path must be readable, got {error.filename!r}. Change its permissions.") from error
     if len(listed.classes) < 2:
         raise DataError(
-            f"data must have at least 2 classes, got {len(listed.classes)} in {str(listed.root)!r}. "
-            "Give the folder that holds the class folders."
+            f"data must have at least 2 classes, got {len(listed.classes)} in {str(root)!r}. "
+            + ("Give the folder that holds the class folders." if root.is_dir() else "Add rows of another class.")
         )
     _require_text(listed)
     _require_training(listed, config)
