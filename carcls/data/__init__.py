@@ -3,6 +3,7 @@ FACE = {
         "SPLITS",
         "SamePicture",
         "class_counts",
+        "groups_of",
         "read_sides",
         "rows_by_class",
         "same_pictures",

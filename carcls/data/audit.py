@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carcls.data.decode import open_image
-from carcls.data.index import KINDS
+from carcls.data.index import KINDS, group_copies
 from carcls.data.manifest import in_pixels
 from carcls.data.pack import find_index
 from carcls.machine import usable_cores
@@ -94,6 +94,13 @@ def same_pictures(data: Dataset, stages: StageStore) -> list[SamePicture]:
             across = images[first].label != images[second].label
             found.append(SamePicture(first, second, own, KINDS[kind], across))
     return sorted(found, key=lambda one: (not one.leaks, not one.across_classes, one.first, one.second))
+
+
+def groups_of(data: Dataset, stages: StageStore) -> NDArray[np.int64]:
+    """Return a group number int64 [n] of each image: copies share one, and images of one group."""
+    manifest = data.manifest
+    copies, rows = find_index(manifest, data.margin, stages).copies, np.flatnonzero(split_names(data) != "")
+    return group_copies(copies, rows, manifest.contents, [image.group for image in manifest.images])
 
 
 def read_sides(data: Dataset, stages: StageStore) -> NDArray[np.int32]:

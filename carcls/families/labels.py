@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from carcls.config import TrialConfig
+from carcls.data.audit import groups_of
 from carcls.data.dataset import Dataset
-from carcls.data.index import group_copies
-from carcls.data.pack import find_index
 from carcls.evaluation.held_out import HeldOutHeads
 from carcls.evaluation.labels import LabelIssue, suspicious_labels
 from carcls.stages import StageStore
@@ -71,14 +70,7 @@ def audit_labels(
         features.append(trained.frozen_features(split, embedded))
         done = sum(map(len, features))  # some may have been there
     labels = data.labels[rows]
-    heads = HeldOutHeads.fitted(features, labels, len(data.classes), groups_of(data, rows, stages)[rows])
+    heads = HeldOutHeads.fitted(features, labels, len(data.classes), groups_of(data, stages)[rows])
     issues, accuracy, asked = suspicious_labels(labels, heads.answers())
     found = tuple(replace(one, image=int(rows[one.image])) for one in issues)
     return LabelAudit(config.backbone, config.image_size, asked, len(rows) - asked, accuracy, found)
-
-
-def groups_of(data: Dataset, rows: NDArray[np.int64], stages: StageStore) -> NDArray[np.int64]:
-    """Return a group of each image of the data set, int64: copies, and what the data itself calls a group."""
-    manifest = data.manifest
-    copies = find_index(manifest, data.margin, stages).copies
-    return group_copies(copies, rows, manifest.contents, [image.group for image in manifest.images])
