@@ -64,6 +64,11 @@ def unpack(archive: Path, into: Path) -> list[str]:
                 shutil.copyfileobj(source, file, 1 << 20)
     except InputError:
         raise
+    except NotImplementedError as error:  # Deflate64, with which Windows writes those above 2 GB
+        raise DataError(
+            f"{archive} must be compressed as Python reads it, got another way ({error}). Unpack it, and give its "
+            "folder."
+        ) from error
     except Exception as error:  # both modules raise whatever a broken archive makes them trip over
         if is_full_disk(error):
             raise
@@ -81,10 +86,17 @@ def _members(archive: Path) -> Iterator[_Member]:
         with zipfile.ZipFile(archive) as zipped:
             yield from _zipped(archive, zipped)
     else:
-        with tarfile.open(archive, "r:*") as tarred:
+        with _opened_tar(archive) as tarred:
             for member in tarred:
                 if not member.isdir():
                     yield member.name, member.size, partial(_opened, tarred, member) if member.isreg() else None
+
+
+def _opened_tar(archive: Path) -> tarfile.TarFile:
+    try:
+        return tarfile.open(archive, "r:*")
+    except tarfile.ReadError:  # its text has a line for each way of packing that it tried
+        raise tarfile.ReadError("File is not a tar file") from None
 
 
 def _zipped(archive: Path, zipped: zipfile.ZipFile) -> Iterator[_Member]:
