@@ -73,7 +73,7 @@ def column_names(path: Path) -> list[str]:
     if path.suffix.lower() == ".parquet":
         return list(_parquet(path).schema_arrow.names)
     if path.suffix.lower() in (".csv", ".tsv"):
-        return next(csv_records(path))[1]
+        return next(csv_records(path), (1, list[str]()))[1]
     _, first = next(_json_lines(path), (0, None))
     return list(first) if isinstance(first, dict) else []
 
