@@ -31,7 +31,7 @@ from carcls.stages import StageStore, note_made, write_json
 
 PIXELS = "pixels.npy"
 _INDEX_FILES = _COPIES, _BROKEN = "copies.npy", "index.json"
-_VERSION = 2
+_VERSION = 3
 """Raise it when the same key would give other pixels or copies."""
 _THUMBNAILS = "thumbnails.npy"
 _CHUNK = 32
