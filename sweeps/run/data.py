@@ -77,7 +77,10 @@ def list_images(data: DataConfig, out: Path) -> tuple[DataSummary, Manifest | No
     from carcls.data.layouts import read_layout
     from carcls.data.unpacking import notes_of_unpacking
 
-    listing = read_layout(Path(data.path), data)
+    try:
+        listing = read_layout(Path(data.path), data)
+    except DataError as error:  # of an archive it tells the folder in the store, which nobody has seen
+        raise DataError(str(error).replace(repr(str(Path(data.path).absolute())), repr(given or data.path))) from error
     if given and given != data.path:
         told = notes_of_unpacking(Path(given).expanduser(), Path(data.path))
         listing = replace(listing, notes=(*told, *listing.notes))
