@@ -226,10 +226,15 @@ def _several(folder: Folder, names: Sequence[str], rank: int) -> str:
 
 
 def _unknown_layout(folder: Folder) -> str:
-    *most, last = (reader.what for reader in sorted(READERS, key=lambda reader: reader.rank))
-    looked_for = f"{', '.join(most)}, or {last}; in the folder itself or in the only such folder inside it"
-    if not folder.folders and not folder.images and not folder.others:
-        return f"data path must hold images, got the empty folder {str(folder.path)!r}. Looked for {looked_for}."
+    *most, last = dict.fromkeys(reader.what for reader in sorted(READERS, key=lambda reader: reader.rank))
+    looked_for = f"Looked for {', '.join(most)} or {last}."
+    if not folder.holds_images:
+        inside = ", ".join([*folder.folders, *folder.others][:5])
+        found = (
+            f"no image below {str(folder.path)!r} ({inside})" if inside else f"the empty folder {str(folder.path)!r}"
+        )
+        hint = heic_hint(extension_of(name) for place in folder.walk() for name in place.others)
+        return f"data path must hold images, got {found}. {looked_for}{hint}"
     found, flat = ", ".join([*folder.folders, *folder.others][:5]), _flat(folder)
     if found_below := _deeper(folder):
         return (
@@ -243,10 +248,9 @@ def _unknown_layout(folder: Folder) -> str:
     elif flat:
         shown = f"{', '.join(flat[:5])}{', …' if len(flat) > 5 else ''}"
         found = f"images beside each other in {shown}, which are no classes (data.depth=1 if they are)"
-    remedy = " Put images into folders of their classes, or name them in a table." if folder.holds_images else ""
     return (
-        f"data path must be in a known layout, got {str(folder.path)!r} with {found}. Looked for {looked_for}.{remedy}"
-        + heic_hint(extension_of(name) for place in folder.walk() for name in place.others)
+        f"data path must be in a known layout, got {str(folder.path)!r} with {found}. {looked_for} "
+        "Put images into folders of their classes, or name them in a table."
     )
 
 

@@ -195,7 +195,7 @@ def _manifest(folder: Folder, sources: Sequence[Source], config: DataConfig, *, 
 
 
 READER = Reader(
-    "a table of paths and labels (such as metadata.csv)",
+    "a table of paths and labels",
     _read,
     rank=1,
     settings=("images", "label"),

@@ -330,7 +330,8 @@ UNUSABLE: list[tuple[Callable[[Path], Path], str]] = [
     (file_in_place, "must be a folder"),
     (lambda root: root, "empty folder.*Looked for"),
     (folders({".": 1}), "images without class folders.*Looked for"),
-    (folders({"stuff/more": 0}), "known layout.*stuff"),
+    (folders({"stuff/more": 0}), r"must hold images, got no image below .*\(stuff\)\. Looked for"),
+    (folders({"a/front": 2, "a/side/2012": 1, "b/front": 1}), r"got 2 in .*\(a, b\)\. .*data\.depth=1 if"),
     (folders({"train/a": 3, "test/a": 1}), "at least 2 classes, got 1"),
     (
         folders({"train/a": 1, "train/b": 1, "test/c": 1, "testing/c": 1}),
