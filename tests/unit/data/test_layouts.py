@@ -163,7 +163,9 @@ def test_a_validation_folder_is_kept_or_cut_anew_as_the_config_says(tmp_path: Pa
 def test_splits_of_unsorted_images_are_no_classes(tmp_path: Path, folders: str) -> None:
     """Folders named after splits, sizes or heaps are refused with the layouts that are read, unless they are meant."""
     write_folders(tmp_path, dict.fromkeys(folders.split(), 4))
-    with pytest.raises(DataError, match=r"must be in a known layout, got .* Looked for CUB-200-2011, .*, Stanford Car"):
+    with pytest.raises(
+        DataError, match=r"in a known layout, got .* Looked for <class>/.*, CUB-200-2011, .*, Stanford Car"
+    ):
         read_layout(tmp_path)
     if all("/" not in folder for folder in folders.split()):
         assert read_layout(tmp_path, DataConfig(depth=1)).classes == tuple(sorted(folders.split()))
@@ -235,7 +237,7 @@ def test_a_layout_is_one_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         )
 
     monkeypatch.setattr("carcls.data.layouts.READERS", [Reader("images.csv", read_table), *READERS])
-    with pytest.raises(DataError, match=r"Looked for images\.csv, CUB-200-2011"):
+    with pytest.raises(DataError, match=r"Looked for .*, images\.csv, CUB-200-2011"):
         read_layout(tmp_path)
     write_folders(tmp_path, {"one": 1, "two": 1})
     (tmp_path / "images.csv").write_text("one/0.jpg,1\ntwo/0.jpg,0\n")
@@ -323,6 +325,16 @@ def devkit_with(change: Callable[[Path], object]) -> Callable[[Path], Path]:
     return make
 
 
+def beside(name: str, counts: dict[str, int]) -> Callable[[Path], Path]:
+    """Return what makes folders of images beside an empty file."""
+
+    def make(root: Path) -> Path:
+        (folders(counts)(root) / name).touch()
+        return root
+
+    return make
+
+
 TRAIN = "devkit/cars_train_annos.mat"
 HDF5 = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\0\2IM" + bytes(384) + b"\x89HDF\r\n\x1a\n" + bytes(99)
 UNUSABLE: list[tuple[Callable[[Path], Path], str]] = [
@@ -330,8 +342,10 @@ UNUSABLE: list[tuple[Callable[[Path], Path], str]] = [
     (file_in_place, "must be a folder"),
     (lambda root: root, "empty folder.*Looked for"),
     (folders({".": 1}), "images without class folders.*Looked for"),
-    (folders({"stuff/more": 0}), r"must hold images, got no image below .*\(stuff\)\. Looked for"),
+    (folders({"stuff/more": 0}), "known layout.*stuff, but no image below it"),
     (folders({"a/front": 2, "a/side/2012": 1, "b/front": 1}), r"got 2 in .*\(a, b\)\. .*data\.depth=1 if"),
+    (beside("cars.zip", {}), "If they are in cars.zip: --data '/.*cars.zip'"),
+    (beside("labels.csv", {".": 3}), "If labels.csv has their labels: --data '/.*labels.csv' --images FOLDER"),
     (folders({"train/a": 3, "test/a": 1}), "at least 2 classes, got 1"),
     (
         folders({"train/a": 1, "train/b": 1, "test/c": 1, "testing/c": 1}),

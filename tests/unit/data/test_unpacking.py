@@ -328,6 +328,14 @@ def test_splits_of_no_name_are_left_out_and_test_without_labels(tmp_path: Path) 
     assert "unsupervised" in notes_of_unpacking(tmp_path / "hub", manifest.root)[0]
 
 
+def test_a_shard_that_is_missing_is_named(tmp_path: Path) -> None:
+    """The names of the others count it: its images are not gone without a word."""
+    root = write_shards(tmp_path)
+    (root / "data" / "train-00000-of-00002.parquet").unlink()
+    with pytest.raises(DataError, match=r"all 2 shards of train .* got 1: no 'data/train-00000-of-00002.parquet'"):
+        listed(root, tmp_path / "runs")
+
+
 def test_several_configurations_are_refused(tmp_path: Path) -> None:
     """Each is a data set of its own."""
     write_shards(tmp_path, "small")
