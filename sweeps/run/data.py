@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carcls.data.config import DEMO_NAME
-from carcls.errors import DataError
+from carcls.errors import DataError, printable
 from sweeps.engine import Progress
 from sweeps.spec.space import Range
 from sweeps.text import counts_text
@@ -161,4 +161,4 @@ def data_notes(dataset: Dataset, rest: str = "dataset.json in the sweep's folder
         if len(findings) > MOST_FINDINGS:
             more = f"… and {len(findings) - MOST_FINDINGS} more; all are in {rest}."
             findings[MOST_FINDINGS:] = [more]
-    return [*dataset.notes, *unreadable, *duplicates]
+    return [printable(note) for note in (*dataset.notes, *unreadable, *duplicates)]
