@@ -34,6 +34,14 @@ studio come up to 0.72, where a crop has cut off what they differ in.
 SAME_COLOUR = 30.0
 """Most root mean square difference of colour, in levels of 255: 99% of altered copies have less than 13, one picture
 painted in another colour has 69."""
+SIMPLE, RICH, SAME_SIMPLE = 0.60, 0.66, (0.97, 0.90)
+"""Pictures with detail on at most SIMPLE of what they share, such as digits, icons and screenshots, must have
+SAME_SIMPLE in common, the second in the same frame; those with detail on RICH of it, as 99% of photographs of cars,
+SAME_DETAIL."""
+_UNMOVED = 0.01
+"""Most that a map moves in the same frame."""
+_FAINT = 3.0
+"""Detail of fewer levels of 255 is none."""
 _LEVELS = ((SMALL // 2, 5, 0.82), (SMALL, 4, 0.90))
 """Pixels a side, steps, and the least correlation with which a pair goes on."""
 _LAST_STEPS, _LAST_LEAST = 4, 0.90
@@ -101,8 +109,11 @@ def match(pairs: Rows, maps: Floats, small: NDArray[np.uint8], read: Callable[[R
     before = kept
     kept, maps = _go_on(kept, *_align(asked @ LUMA, found @ LUMA, maps, _LAST_STEPS), _LAST_LEAST)
     asked, found = asked[np.isin(before, kept)], found[np.isin(before, kept)]
-    detail = _least_detail(asked @ LUMA, found @ LUMA, maps)
-    good = (detail >= SAME_DETAIL) & (_colour_difference(asked, found, maps) <= SAME_COLOUR)
+    detail, rich = _least_detail(asked @ LUMA, found @ LUMA, maps)
+    is_still = (np.abs(np.abs(maps) - np.eye(2, 3, dtype=np.float32)) < _UNMOVED).all(axis=(1, 2))
+    simple = np.where(is_still, SAME_SIMPLE[1], SAME_SIMPLE[0])
+    wanted = SAME_DETAIL + (simple - SAME_DETAIL) * np.clip((RICH - rich) / (RICH - SIMPLE), 0, 1)
+    good = (detail >= wanted) & (_colour_difference(asked, found, maps) <= SAME_COLOUR)
     return Match(kept[good], detail[good], maps[good])
 
 
@@ -182,8 +193,10 @@ def _align(asked: Floats, found: Floats, maps: Floats, steps: int) -> tuple[Floa
     return square[:, :2], np.einsum("pm,pm->p", wanted, moved) / np.sqrt(energy + 1e-3)
 
 
-def _least_detail(asked: Floats, found: Floats, maps: Floats) -> Floats:
+def _least_detail(asked: Floats, found: Floats, maps: Floats) -> tuple[Floats, Floats]:
     """Return the share of detail [p] in common, 2ab / (aa + bb), of the part of each picture that has the least.
+
+    Beside it stands on how much of what the two share there is detail [p], in the one that has more.
 
     Detail is what a Gaussian of two pixels blurs away; near the edges of either picture that would be the edge of a
     border around the other. A tenth of a mean part's is added to each, so that flat parts agree with each other alone.
@@ -192,6 +205,7 @@ def _least_detail(asked: Floats, found: Floats, maps: Floats) -> Floats:
     weights *= np.abs(disc(SIDE, 2.0).points[:, :2]).max(axis=1) < 1 - 4 * _BLUR / SIDE
     first *= weights
     second = _detail(found).reshape(len(found), SIDE**2) * weights
+    rich = np.maximum(*((np.abs(values) > _FAINT).sum(1) for values in (first, second))) / (weights.sum(1) + 1)
     energies = np.einsum("pm,pm->p", first, first), np.einsum("pm,pm->p", second, second)
     first *= np.sqrt((energies[1] + 1e-6) / (energies[0] + 1e-6))[:, None]
     parts = _parts()
@@ -200,7 +214,7 @@ def _least_detail(asked: Floats, found: Floats, maps: Floats) -> Floats:
     shares = np.where(pixels >= parts.sum(0) / 2, (2 * common + floor) / (own + other + floor), 1.0)
     # Without any detail every picture would be a copy of every other.
     has_detail = np.minimum(*energies) > SIDE**2
-    return np.where(has_detail, shares.min(axis=1), 0.0).astype(np.float32)
+    return np.where(has_detail, shares.min(axis=1), 0.0).astype(np.float32), rich.astype(np.float32)
 
 
 @cache

@@ -169,6 +169,7 @@ def _parquet_shards(folder: Path) -> Shards | None:
         raise DataError(
             f"data path must hold one data set, got Parquet in {names} of {str(folder)!r}. Give one of them."
         )
+    _require_all(found, folder)
     by_name: dict[str, list[Path]] = {}
     for file in found:
         stem = _SHARD.sub(r"\1", file.stem)
@@ -177,7 +178,22 @@ def _parquet_shards(folder: Path) -> Shards | None:
     return _named(by_name, folder)
 
 
-_SHARD = re.compile(r"^(.+?)-\d{5}-of-\d{5}.*$")
+_SHARD = re.compile(r"^(.+?)-(\d{5})-of-(\d{5}).*$")
+
+
+def _require_all(found: Sequence[Path], folder: Path) -> None:
+    """Check that no shard is missing of those that the names of the others count."""
+    numbers: dict[tuple[Path, str, str], set[str]] = {}
+    for file in found:
+        if shard := _SHARD.match(file.stem):
+            numbers.setdefault((file.parent, shard[1], shard[3]), set()).add(shard[2])
+    for (place, name, total), own in numbers.items():
+        if lacking := next((f"{k:05}" for k in range(int(total)) if f"{k:05}" not in own), None):
+            shown = (place / f"{name}-{lacking}-of-{total}.parquet").relative_to(folder)
+            raise DataError(
+                f"all {int(total):,} shards of {name} must be in {str(folder)!r}, got {len(own):,}: no {str(shown)!r}. "
+                "Fetch the others."
+            )
 
 
 def _named(by_name: Mapping[str, Sequence[Path]], folder: Path) -> Shards:

@@ -221,6 +221,19 @@ def ambiguous_pictures(manifest: Manifest, index: Index, splits: Splits) -> list
     return sorted(found.values())
 
 
+_LARGE, _LARGE_SHARE = 20, 0.05
+"""Images, and share of all, from which a group of copies is told."""
+
+
+def large_group(manifest: Manifest, index: Index) -> list[str]:
+    """Return the images of the largest group of copies, if it is large enough to spoil a cut."""
+    groups = group_copies(index.copies, np.unique(index.copies.pairs), [""] * len(manifest.images))
+    sizes = np.bincount(groups, minlength=1)
+    if sizes.max() < max(_LARGE, _LARGE_SHARE * len(groups)):
+        return []
+    return [manifest.images[row].path for row in np.flatnonzero(groups == sizes.argmax()).tolist()]
+
+
 def notes_of(manifest: Manifest, index: Index, splits: Splits) -> list[str]:
     """Return a sentence each about what the user should know of the classes' images."""
     trained, validated = ({manifest.images[row].label for row in rows} for rows in (splits.train, splits.validation))
@@ -229,6 +242,7 @@ def notes_of(manifest: Manifest, index: Index, splits: Splits) -> list[str]:
     ambiguous = [f"{first} = {second}" for first, second in ambiguous_pictures(manifest, index, splits)]
     leaks = [f"{first} = {second}" for first, second in duplicates_of(manifest, index, splits.validation, splits.train)]
     found = (
+        (large_group(manifest, index), "image is", "images are", "copies of one picture, or look alike"),
         (leaks, "validation image is a copy", "validation images are copies", "of training images"),
         (ambiguous, "picture is", "pictures are", "in more than one class"),
         (untrained, "class has", "classes have", "no readable training image"),

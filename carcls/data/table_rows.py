@@ -5,19 +5,26 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from carcls.data.boxes import BoxColumns, Numbers, corners_of
-from carcls.data.files import Folder
+from carcls.data.files import Folder, is_image
 from carcls.data.manifest import Split
 from carcls.data.readers import Annotation, split_named
-from carcls.data.tables import Table
+from carcls.data.tables import Table, plain
 from carcls.errors import DataError
 
 _MOST_LINES = 10
 _ODD = re.compile(r"^/|\\|//|(?:^|/)\.{1,2}(?:/|$)")
+FLAGS: dict[str, tuple[Split, Split]] = {
+    **dict.fromkeys(("istrain", "istraining"), ("train", "test")),
+    **dict.fromkeys(("isval", "isvalid", "isvalidation"), ("validation", "train")),
+    "istest": ("test", "train"),
+}
+"""The splits that yes and no mean in columns called so, as ``plain`` has them; and so without ``is``."""
+_YES, _NO = ("1", "true", "yes"), ("0", "false", "no")
 Wrong = list[tuple[int, str, str]]
 """The line of a row, what names it, and why it is left out."""
 
@@ -41,7 +48,7 @@ class Source:
     def unread(self) -> list[str]:
         """Return the columns that mean nothing here."""
         read = {self.path, self.label, self.split, self.group, *(self.box.names if self.box else ())}
-        return [name for name in self.table.columns if name not in read]
+        return [name for name in self.table.columns if name and name not in read]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +90,16 @@ def rows_of(folder: Folder, source: Source, wrong: Wrong) -> Iterator[TableRow]:
     for line, path, label, word, group in zip(table.lines, paths, labels, said, groups, strict=True):
         where, cells = where_is(source, line), next(boxes) if boxes else ()
         if word not in splits:
-            splits[word] = split_named(word)
+            splits[word] = _split_of(word, plain(source.split or ""))
         split = splits[word] if source.split else source.own or "train"
         if not path:
             wrong.append((line, where, "it names no file"))
+            continue
+        if "://" in path:
+            wrong.append((line, where, f"{path!r} is an address: fetch its image and name the file"))
+            continue
+        if label.startswith("[") and label.endswith("]"):
+            wrong.append((line, where, f"its label {label} is a list: give one"))
             continue
         if split is None:
             wrong.append((line, where, f"its split {word!r} is none of train, validation, test"))
@@ -97,6 +110,36 @@ def rows_of(folder: Folder, source: Source, wrong: Wrong) -> Iterator[TableRow]:
             wrong.append((line, where, str(error)))
             continue
         yield TableRow(line, where, relative(path, source.place, folder.path), label, split, group, corners)
+
+
+def are_flags(cells: Iterable[str]) -> bool:
+    """Tell whether all cells of a column say yes or no."""
+    return {cell.lower() for cell in cells} <= {*_YES, *_NO}
+
+
+def _split_of(word: str, column: str) -> Split | None:
+    """Return the split that a cell means.
+
+    >>> _split_of("val", "split"), _split_of("0", "istrain"), _split_of("True", "valid"), _split_of("", "istest")
+    ('validation', 'test', 'validation', None)
+    """
+    column = f"is{column.removeprefix('is')}"
+    if column not in FLAGS:
+        return split_named(word)
+    yes, no = FLAGS[column]
+    return yes if word.lower() in _YES else no if word.lower() in _NO else None
+
+
+def with_endings(folder: Folder, rows: Sequence[TableRow]) -> list[TableRow]:
+    """Complete names that lack what the one image of that name ends in, as tables of ids have them."""
+    ends: dict[str, str | None] = {}
+    for place in folder.walk() if any(not is_image(row.path) for row in rows) else ():
+        inside = place.path.relative_to(folder.path).as_posix()
+        for name in place.images:
+            path = name if inside == "." else f"{inside}/{name}"
+            bare = path[: path.rindex(".")]
+            ends[bare] = None if bare in ends else path
+    return [row if is_image(row.path) else replace(row, path=ends.get(row.path) or row.path) for row in rows]
 
 
 def without_unlabelled(rows: list[TableRow]) -> tuple[list[TableRow], list[str]]:

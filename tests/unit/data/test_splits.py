@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 
 from carcls.data.config import DataConfig
-from carcls.data.index import Copies, group_copies
+from carcls.data.index import Copies, Index, group_copies
 from carcls.data.manifest import ImageRecord, Manifest
-from carcls.data.splits import Splits, cut, listing_notes
+from carcls.data.splits import Splits, cut, large_group, listing_notes
 
 Ints = NDArray[np.int64]
 
@@ -119,3 +119,12 @@ def test_groups_that_the_data_itself_parts_are_told_of() -> None:
     images = tuple(ImageRecord(f"{n}.jpg", n % 2, split, None, group) for n, (split, group) in enumerate(rows))
     notes = listing_notes(Manifest(Path("cars"), ("a", "b"), images), DataConfig())
     assert notes == ["1 group is in several of its own splits, such as 'car 1'."]
+
+
+@pytest.mark.parametrize(("copies", "total", "told"), [(19, 30, 0), (20, 30, 20), (20, 400, 20), (20, 401, 0)])
+def test_a_group_that_holds_much_of_the_data_is_told(copies: int, total: int, told: int) -> None:
+    """From 20 images and 5% of all; a chain of pairs is one group."""
+    manifest = Manifest(Path("cars"), ("a",), tuple(ImageRecord(f"{n}.jpg", 0, "train", None) for n in range(total)))
+    chain = copies_of([(row, row + 1) for row in range(copies - 1)])
+    assert len(large_group(manifest, Index(chain, ()))) == told
+    assert large_group(manifest, Index(copies_of([]), ())) == []

@@ -75,12 +75,17 @@ def test_every_form_of_a_table_gives_the_same_images(tmp_path: Path, name: str) 
 
 
 @pytest.mark.parametrize("split", [",", ";", "\t"])
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_csv_of_spreadsheets_is_read(tmp_path: Path, split: str, encoding: str) -> None:
-    """Cells may be parted by semicolons or tabs, lines end in CRLF, and the text begin with a byte order mark."""
-    file = write(pictures(tmp_path) / "cars.csv", split=split)
-    file.write_text(file.read_text(encoding="utf-8").replace("\n", "\r\n"), encoding=encoding, newline="")
-    assert list(read_layout(file).images) == IMAGES
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("above", ["", "sep={}\r\n", '"sep={}"\r\n'])
+def test_csv_of_spreadsheets_is_read(tmp_path: Path, split: str, encoding: str, above: str) -> None:
+    """Cells may be parted by semicolons or tabs, which a line above may say, lines end in CRLF, and the text begin with
+    a byte order mark."""
+    file = write(pictures(tmp_path) / "cars.csv", [*ROWS, ("images/a.jpg", "Citroën C4", "train")], split=split)
+    text = above.format(split) + file.read_text(encoding="utf-8").replace("\n", "\r\n")
+    file.write_text(text, encoding=encoding, newline="")
+    found = read_layout(file, ALL)
+    assert list(found.images) == IMAGES
+    assert f"line {7 if above else 6} of cars.csv" in found.notes[-1]
 
 
 @pytest.mark.parametrize(
@@ -110,6 +115,70 @@ def test_labels_that_are_numbers_stay_names(tmp_path: Path) -> None:
     assert "1 column is not read in cars.csv: class." in listed.notes
 
 
+@pytest.mark.parametrize("head", ["id", "image_id"])
+def test_ids_are_names_without_what_they_end_in(tmp_path: Path, head: str) -> None:
+    """As competitions have them, with the folder of the images; two files of one name are nobody's guess."""
+    rows = [("a", "Audi"), ("b", "BMW"), ("c.jpg", "Audi")]
+    file = write(pictures(tmp_path) / "labels.csv", rows, (head, "label"))
+    images = DataConfig(path=str(file), images=str(tmp_path / "images"))
+    assert [image.path for image in read_layout(file, images).images] == ["a.jpg", "b.jpg", "c.jpg"]
+    with pytest.raises(DataError, match=r"there is no file 'a'.*--images FOLDER"):
+        read_layout(file)
+    (tmp_path / "images" / "a.png").write_bytes(b"a")
+    with pytest.raises(DataError, match=r"got 1 of 3: line 2 of labels.csv: there is no file 'a'"):
+        read_layout(file, images)
+
+
+def test_ids_of_something_else_make_no_table_of_a_folder(tmp_path: Path) -> None:
+    """A list of classes with their numbers, beside their folders, stays a list."""
+    for name in ("Audi", "BMW"):
+        pictures(tmp_path, folder=name)
+    write(tmp_path / "classes.csv", [(1, "Audi"), (2, "BMW")], ("id", "class"))
+    assert read_layout(tmp_path).layout == "class folders"
+    with pytest.raises(DataError, match="there is no file '1'"):
+        read_layout(tmp_path, DataConfig(label="class"))
+
+
+@pytest.mark.parametrize(
+    ("head", "cells", "split"),
+    [
+        ("is_train", "10", "test"),
+        ("Is Training", ("True", "False"), "test"),
+        ("is_test", ("no", "yes"), "test"),
+        ("is_valid", ("False", "True"), "validation"),
+        ("test", "01", "test"),
+    ],
+)
+def test_a_column_may_say_yes_or_no_to_one_split(tmp_path: Path, head: str, cells: Sequence[str], split: str) -> None:
+    """What is not in training is in test, or the other way round; another word is a wrong row, and of a column that is
+    called ``test`` alone, which may be anything, the end of it."""
+    rows = [("images/a.jpg", "A", cells[0]), ("images/b.jpg", "B", cells[0]), ("images/c.jpg", "B", cells[1])]
+    file = write(pictures(tmp_path) / "cars.csv", [*rows, ("images/d.jpg", "A", "maybe")], ("path", "label", head))
+    if head == "test":
+        assert "1 column is not read in cars.csv: test." in read_layout(file, ALL).notes
+        write(file, rows, ("path", "label", head))
+    listed = read_layout(file, ALL)
+    assert [image.split for image in listed.images] == ["train", "train", split]
+    wrong = "left out: line 5 of cars.csv (its split 'maybe' is none of train, validation, test)"
+    assert (wrong in listed.notes) == (head != "test")
+
+
+def test_lists_of_labels_and_addresses_are_wrong_rows(tmp_path: Path) -> None:
+    """A class is not called as a list is written, and nothing is fetched."""
+    rows = [*ROWS, ("images/a.jpg", ["Audi", "red"], "train"), ("https://example.org/a.jpg", "Audi", "train")]
+    assert read_layout(write(pictures(tmp_path) / "cars.jsonl", rows), ALL).notes[1:] == (
+        'left out: line 5 of cars.jsonl (its label ["Audi", "red"] is a list: give one)',
+        "left out: line 6 of cars.jsonl ('https://example.org/a.jpg' is an address: fetch its image and name the file)",
+    )
+
+
+def test_json_over_several_lines_says_how_to_write_it(tmp_path: Path) -> None:
+    """An array, as most programs write it, is no JSON lines."""
+    (tmp_path / "cars.jsonl").write_text('[\n {\n  "path": "a.jpg"\n }\n]\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"a JSON object a line, such as {.*Write it so"):
+        read_layout(tmp_path / "cars.jsonl")
+
+
 def test_several_columns_of_labels_need_a_word(tmp_path: Path) -> None:
     """Nobody guesses which of them is meant; data.label says it."""
     rows = [("images/a.jpg", "Audi", "red"), ("images/b.jpg", "BMW", "blue"), ("images/c.jpg", "Audi", "blue")]
@@ -117,6 +186,10 @@ def test_several_columns_of_labels_need_a_word(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"one column of labels, got fine_label, coarse_label.*data.label=fine_label"):
         read_layout(file)
     assert read_layout(file, DataConfig(label="coarse_label")).classes == ("blue", "red")
+    index = [(number, *row) for number, row in enumerate(rows)]
+    with_index = write(tmp_path / "numbered.csv", index, ("", "path", "fine_label", "coarse_label"))
+    notes = read_layout(with_index, DataConfig(label="fine_label")).notes
+    assert notes[-1] == "1 column is not read in numbered.csv: coarse_label."
     with pytest.raises(DataError, match=r"data.label must be a column of .*cars.csv, got 'colour'"):
         read_layout(file, DataConfig(label="colour"))
 

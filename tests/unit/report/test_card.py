@@ -54,24 +54,6 @@ def test_every_number_is_that_of_the_files(facts: Facts) -> None:
     assert f"taken for Boxer \\| Van: {wrong};" in card
 
 
-def test_no_path_of_the_machine_goes_along_with_a_model(facts: Facts) -> None:
-    """Notes of the data keep names of files alone, whatever folders they lie in."""
-    assert facts.dataset is not None
-    notes = (
-        "2 images lie outside the folder of the images, such as '/home/me/my cars/a 1.jpg'.",
-        "1 link was followed out of the folder, such as 'train/c' to '/home/me/c'.",
-        "cars/ above it is Stanford Cars, with its own splits: --data '/home/me/cars'.",
-        "2 pictures are in more than one class: /home/me/a b/2.jpg = /home/me/3.jpg, /home/me/4.jpg = x/5.jpg.",
-        "1 pair of classes differs by case or spaces alone: 'A/b' and 'a/b'.",
-    )
-    card = _card(replace(facts, dataset=replace(facts.dataset, notes=notes)))
-    assert "/home" not in card
-    assert str(facts.folder.parent) not in card
-    assert "--out out\n" in card
-    for kept in ("'a 1.jpg'", "'train/c' to 'c'", "--data 'cars'", "2.jpg = 3.jpg, 4.jpg = x/5.jpg", "'A/b' and 'a/b'"):
-        assert kept in card
-
-
 def test_no_name_of_a_class_becomes_markup(facts: Facts) -> None:
     """Neither HTML nor Markdown."""
     card = _card(facts)
@@ -91,6 +73,22 @@ def test_a_card_says_what_is_known_and_nothing_else(facts: Facts, tmp_path: Path
     assert "a refit has none" in told
     assert "evaluated 3 times, of 2 models" in told
     assert LAST_PART not in model_card(facts.result, facts.dataset, tmp_path, 1)  # type: ignore[arg-type]
+
+
+def test_a_card_has_no_path_of_the_machine(facts: Facts, tmp_path: Path) -> None:
+    """Notes quote links and images outside the folder, and commands to copy name the folder of runs; a card travels."""
+    assert facts.dataset is not None
+    notes = (
+        "1 link was followed, such as 'a/b' to '/home/ann/x y/cars'.",
+        "It is \"/home/ann/d'or/1.jpg\", or 'a/b'.",
+        "2 pictures are in more than one class: /home/ann/x y/2.jpg = /home/ann/3.jpg, /home/ann/4.jpg = x/5.jpg.",
+    )
+    card = model_card(facts.result, replace(facts.dataset, notes=notes), tmp_path, 1)  # type: ignore[arg-type]
+    assert "such as 'a/b' to '…/cars'." in card
+    assert "It is \"…/1.jpg\", or 'a/b'." in card
+    assert ": …/2.jpg = …/3.jpg, …/4.jpg = x/5.jpg." in card
+    assert "/home" not in card
+    assert str(facts.folder.parent) not in card
 
 
 def test_a_short_card_has_whole_parts_in_its_room(facts: Facts) -> None:
