@@ -227,7 +227,7 @@ def _several(folder: Folder, names: Sequence[str], rank: int) -> str:
 
 
 def _unknown_layout(folder: Folder) -> str:
-    looked_for = ", ".join(reader.what for reader in sorted(READERS, key=lambda reader: -reader.rank))
+    looked_for = ", ".join(dict.fromkeys(reader.what for reader in sorted(READERS, key=lambda reader: -reader.rank)))
     if not folder.folders and not folder.images and not folder.others:
         return f"data path must hold images, got the empty folder {str(folder.path)!r}. Looked for {looked_for}."
     found, flat = ", ".join([*folder.folders, *folder.others][:5]), _flat(folder)
@@ -238,7 +238,9 @@ def _unknown_layout(folder: Folder) -> str:
         )
     if depth := _unsaid_depth(folder):
         return depth
-    if folder.images:
+    if not folder.holds_images:
+        found = f"{found}, but no image below it"
+    elif folder.images:
         found = "images without class folders"
     elif flat:
         shown = f"{', '.join(flat[:5])}{', …' if len(flat) > 5 else ''}"
