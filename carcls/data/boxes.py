@@ -67,7 +67,9 @@ def corners_of(columns: BoxColumns, cells: Sequence[str]) -> Numbers | None:
     if not any(cells):
         return None
     try:
-        x1, y1, third, fourth = (float(_DECIMAL_COMMA.sub(".", cell)) for cell in cells)
+        if "," in "".join(cells):
+            cells = [_DECIMAL_COMMA.sub(".", cell) for cell in cells]
+        x1, y1, third, fourth = map(float, cells)
     except ValueError:
         raise ValueError(f"its box ({', '.join(cells)}) has no four numbers") from None
     if columns.has_sides:

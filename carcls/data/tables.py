@@ -16,7 +16,6 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from carcls.data.files import is_image
 from carcls.errors import DataError
 
 _LONGEST_HEAD = 1_000_000
@@ -236,9 +235,6 @@ def as_text(value: Any) -> str:
 
 
 def _by_name(path: Path, names: Sequence[str], cells: Sequence[list[str]]) -> dict[str, list[str]]:
-    if any(is_image(name) for name in names):
-        shown = ", ".join(names[:5])
-        raise DataError(f"{path} must begin with the names of its columns, got {shown}. Write path, label, … above.")
     named = [(name, column) for name, column in zip(names, cells, strict=True) if name or any(column)]
     _require_once(path, [name for name, _ in named])
     return dict(named)

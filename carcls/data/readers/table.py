@@ -117,6 +117,10 @@ def _images_folder(config: DataConfig) -> Path | None:
 
 
 def _source(path: Path, place: str, own: Split | None, config: DataConfig) -> Source:
+    head = column_names(path)
+    if any(map(is_image, head)):
+        shown = ", ".join(head[:5])
+        raise DataError(f"{path} must begin with the names of its columns, got {shown}. Write path, label, … above.")
     table = read_table(path)
     names = list(table.columns)
     paths, splits, groups = (_named(names, known) for known in ((*PATH_COLUMNS, *ID_COLUMNS), _SPLITS, _GROUPS))
