@@ -338,7 +338,7 @@ def test_several_labels_need_a_word_and_several_images_are_told(tmp_path: Path) 
     """data.label says which column; the pictures are those of image, and the others are named."""
     more = {"make": LABEL, "model": {"names": ["A5", "X5"], "_type": "ClassLabel"}}
     table = frame([0, 1, 1], features(image=IMAGE, mask=IMAGE, **more), "make", model=[0, 1, 1])
-    table = table.append_column("mask", table.column("image"))
+    table = table.append_column("mask", table.column("image")).append_column("bbox", pa.array([[1, 2, 3, 4]] * 3))
     (tmp_path / "hub").mkdir()
     parquet.write_table(table, tmp_path / "hub" / "train-00000-of-00001.parquet")
     with pytest.raises(
@@ -351,6 +351,7 @@ def test_several_labels_need_a_word_and_several_images_are_told(tmp_path: Path) 
     (tmp_path / "hub" / "extra.csv").write_text("a,b")
     assert notes_of_unpacking(tmp_path / "hub", manifest.root) == [
         "images are those of the column image; not read: mask.",
+        "columns of lists and other nested values are not read: bbox.",
         "1 of 3 files is left out: it is no shard of a split, such as 'extra.csv'.",
     ]
 
