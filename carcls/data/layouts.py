@@ -14,12 +14,13 @@ from importlib import import_module
 from pathlib import Path
 
 from carcls.data import readers
+from carcls.data.archives import is_archive
 from carcls.data.config import DataConfig
 from carcls.data.files import Folder, extension_of, list_folder
 from carcls.data.left_out import heic_hint, left_out, links, missing_images
 from carcls.data.manifest import Manifest
 from carcls.data.readers import Reader, are_no_classes, split_named, words_beside_split
-from carcls.data.tables import SUFFIXES
+from carcls.data.tables import SUFFIXES, is_table
 from carcls.errors import DataError
 
 _MODULES = (import_module(f"{readers.__name__}.{module.name}") for module in pkgutil.iter_modules(readers.__path__))
@@ -226,8 +227,7 @@ def _several(folder: Folder, names: Sequence[str], rank: int) -> str:
 
 
 def _unknown_layout(folder: Folder) -> str:
-    *most, last = (reader.what for reader in sorted(READERS, key=lambda reader: reader.rank))
-    looked_for = f"{', '.join(most)}, or {last}; in the folder itself or in the only such folder inside it"
+    looked_for = ", ".join(dict.fromkeys(reader.what for reader in sorted(READERS, key=lambda reader: -reader.rank)))
     if not folder.folders and not folder.images and not folder.others:
         return f"data path must hold images, got the empty folder {str(folder.path)!r}. Looked for {looked_for}."
     found, flat = ", ".join([*folder.folders, *folder.others][:5]), _flat(folder)
@@ -238,16 +238,29 @@ def _unknown_layout(folder: Folder) -> str:
         )
     if depth := _unsaid_depth(folder):
         return depth
-    if folder.images:
+    if not folder.holds_images:
+        found = f"{found}, but no image below it"
+    elif folder.images:
         found = "images without class folders"
     elif flat:
         shown = f"{', '.join(flat[:5])}{', …' if len(flat) > 5 else ''}"
         found = f"images beside each other in {shown}, which are no classes (data.depth=1 if they are)"
-    remedy = " Put images into folders of their classes, or name them in a table." if folder.holds_images else ""
     return (
-        f"data path must be in a known layout, got {str(folder.path)!r} with {found}. Looked for {looked_for}.{remedy}"
+        f"data path must be in a known layout, got {str(folder.path)!r} with {found}. Looked for {looked_for}."
+        + _remedy(folder)
         + heic_hint(extension_of(name) for place in folder.walk() for name in place.others)
     )
+
+
+def _remedy(folder: Folder) -> str:
+    """Say what may be meant, or what to make of images that nothing tells the classes of."""
+    given = next((name for name in folder.others if is_archive(name)), None)
+    given = given or next((name for name in folder.others if is_table(name)), None)
+    if not folder.holds_images:
+        return f" If they are in {given}: --data {str(folder.path / given)!r}." if given else ""
+    if given and is_table(given):
+        return f" If {given} has their labels: --data {str(folder.path / given)!r} --images FOLDER."
+    return " Put images into folders of their classes, or name them in a table."
 
 
 def _deeper(folder: Folder) -> Manifest | None:

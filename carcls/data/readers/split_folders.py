@@ -80,4 +80,4 @@ def _classes(part: Folder, config: DataConfig) -> list[ClassFolder]:
     return [] if is_heap else found
 
 
-READER = Reader("train/<class>/*.jpg with test/<class>/*.jpg", _read, rank=2, settings=("depth",))
+READER = Reader("train/<class>/*.jpg", _read, rank=2, settings=("depth",))

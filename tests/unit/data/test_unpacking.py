@@ -134,6 +134,34 @@ def test_links_and_devices_are_left_out_and_counted(tmp_path: Path) -> None:
     ]
 
 
+def test_a_hard_link_to_a_file_of_the_archive_is_that_file(tmp_path: Path) -> None:
+    """tar writes a file once that has two names, as where equal files were linked to save room."""
+    link = tarfile.TarInfo("train/b/3.jpg")
+    link.type, link.linkname = tarfile.LNKTYPE, "train/a/1.jpg"
+    found = unpacked(write_tar(tmp_path / "cars.tar.gz", FILES, link), tmp_path / "out")
+    assert found is not None
+    assert (found.folder / link.name).read_bytes() == FILES[link.linkname]
+    assert notes_of_unpacking(tmp_path / "cars.tar.gz", found.folder) == []
+
+
+@pytest.mark.parametrize(("written", "read"), [("Citroën", "Citroën"), (b"Citro\x89n", "Citroën")])
+def test_names_in_a_zip_without_a_word_on_their_letters(tmp_path: Path, written: str | bytes, read: str) -> None:
+    """macOS writes UTF-8 and does not say so; others mean code page 437."""
+    name = written.encode() if isinstance(written, str) else written
+    files = {path.replace("/a/", f"/{'X' * len(name)}/"): content for path, content in FILES.items()}
+    archive = write_zip(tmp_path / "cars.zip", files)
+    archive.write_bytes(archive.read_bytes().replace(b"X" * len(name), name))
+    assert listed(archive, tmp_path / "out").classes == (read, "b")
+
+
+@pytest.mark.parametrize("name", ["cars.zip", "cars.tar.gz"])
+def test_a_web_page_called_an_archive_is_told(tmp_path: Path, name: str) -> None:
+    """Sites that ask for a login answer with one."""
+    (tmp_path / name).write_text("\n<!DOCTYPE html><html>Log in</html>")
+    with pytest.raises(DataError, match="whole archive, but it is a web page"):
+        unpacked(tmp_path / name, tmp_path / "out")
+
+
 @pytest.mark.parametrize("name", ["cars.zip", "cars.tar", "cars.tar.gz"])
 @pytest.mark.parametrize("harm", ["cut", "text", "empty"])
 def test_a_damaged_archive_is_one_message(tmp_path: Path, name: str, harm: str) -> None:
@@ -159,6 +187,16 @@ def test_an_archive_with_a_password_says_what_to_do(tmp_path: Path) -> None:
     archive.write_bytes(content)
     with pytest.raises(DataError, match="must have no password"):
         unpacked(archive, tmp_path / "out")
+
+
+def test_an_archive_that_python_does_not_read_is_not_called_damaged(tmp_path: Path) -> None:
+    """Windows writes zips above 2 GB in Deflate64 (9)."""
+    path = write_zip(tmp_path / "cars.zip")
+    written = path.read_bytes()
+    head, mark, rest = written.partition(b"PK\x01\x02")  # the list at the end, which is believed
+    path.write_bytes(head + (mark + rest).replace(b"\x00\x00\x08\x00", b"\x00\x00\x09\x00"))
+    with pytest.raises(DataError, match=r"cars\.zip must be compressed as Python reads it.* Unpack it, and give its"):
+        unpacked(path, tmp_path / "out")
 
 
 def test_an_archive_that_the_disk_cannot_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -300,7 +338,7 @@ def test_several_labels_need_a_word_and_several_images_are_told(tmp_path: Path) 
     """data.label says which column; the pictures are those of image, and the others are named."""
     more = {"make": LABEL, "model": {"names": ["A5", "X5"], "_type": "ClassLabel"}}
     table = frame([0, 1, 1], features(image=IMAGE, mask=IMAGE, **more), "make", model=[0, 1, 1])
-    table = table.append_column("mask", table.column("image"))
+    table = table.append_column("mask", table.column("image")).append_column("bbox", pa.array([[1, 2, 3, 4]] * 3))
     (tmp_path / "hub").mkdir()
     parquet.write_table(table, tmp_path / "hub" / "train-00000-of-00001.parquet")
     with pytest.raises(
@@ -313,6 +351,7 @@ def test_several_labels_need_a_word_and_several_images_are_told(tmp_path: Path) 
     (tmp_path / "hub" / "extra.csv").write_text("a,b")
     assert notes_of_unpacking(tmp_path / "hub", manifest.root) == [
         "images are those of the column image; not read: mask.",
+        "columns of lists and other nested values are not read: bbox.",
         "1 of 3 files is left out: it is no shard of a split, such as 'extra.csv'.",
     ]
 
