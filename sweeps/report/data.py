@@ -97,7 +97,8 @@ def _figures(audit: DataAudit) -> list[tuple[str, str, str]]:
     total, counts = int(audit.totals.sum()), audit.data.counts
     leaks = sum(one.leaks for one in audit.same)
     imbalance = DASH if audit.imbalance is None else f"{audit.imbalance:.1f}"
-    ends = f"{audit.totals.min():,} to {audit.totals.max():,} images of a class"
+    least, most = int(audit.totals.min()), int(audit.totals.max())
+    ends = f"{least:,} images of each" if least == most else f"{least:,} to {most:,} images of a class"
     suspicious = DASH if audit.labels is None else f"{len(audit.labels.issues):,}"
     return [
         ("Images", f"{total:,}", ", ".join(f"{counts[name]:,} {name}" for name in SPLITS)),
