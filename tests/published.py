@@ -31,7 +31,7 @@ def annotate(file: Path, fields: Sequence[str], rows: Sequence[tuple[object, ...
     for position, row in enumerate(rows):
         table[0, position] = row
     file.parent.mkdir(parents=True, exist_ok=True)
-    savemat(file, {"annotations": table, **others})
+    savemat(file, {"annotations": table, **others}, do_compression=True)
 
 
 def cells(names: Sequence[str]) -> object:
@@ -134,9 +134,11 @@ def write_flowers(root: Path) -> Path:
     """Write Oxford Flowers 102: six images of two classes, of which two train."""
     for number in range(1, 7):
         picture(root / "jpg" / f"image_{number:05d}.jpg")
-    savemat(root / "imagelabels.mat", {"labels": np.array([[77, 77, 77, 3, 3, 3]], np.uint8)})
+    savemat(root / "imagelabels.mat", {"labels": np.array([[77, 77, 77, 3, 3, 3]], np.uint8)}, do_compression=True)
     numbers = {"trnid": [5, 1], "valid": [2, 4], "tstid": [3, 6]}
-    savemat(root / "setid.mat", {name: np.array([found], np.uint16) for name, found in numbers.items()})
+    savemat(
+        root / "setid.mat", {name: np.array([found], np.uint16) for name, found in numbers.items()}, do_compression=True
+    )
     return root
 
 

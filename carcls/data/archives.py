@@ -47,7 +47,7 @@ def unpack(archive: Path, into: Path) -> list[str]:
     """
     left_out, room = 0, shutil.disk_usage(into).free
     try:
-        for name, size, opened in _members(archive):
+        for name, size, opened in _members(archive, into):
             path = _inside(archive, name)
             if opened is None:
                 left_out += 1
@@ -67,23 +67,32 @@ def unpack(archive: Path, into: Path) -> list[str]:
     except Exception as error:  # both modules raise whatever a broken archive makes them trip over
         if is_full_disk(error):
             raise
-        said = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(f"{archive} must be a whole archive, but it is damaged ({said}). Fetch it again.") from error
+        raise DataError(f"{archive} must be a whole archive, but {_damage(archive, error)}. Fetch it again.") from error
     if not left_out:
         return []
     verb = "entry of it is a link or device and is" if left_out == 1 else "entries of it are links or devices and are"
     return [f"{left_out:,} {verb} left out."]
 
 
-def _members(archive: Path) -> Iterator[_Member]:
-    """Yield what is in an archive, but for folders."""
+def _damage(archive: Path, error: Exception) -> str:
+    with archive.open("rb") as file:
+        if file.read(1 << 10).lstrip().startswith(b"<"):
+            return "it is a web page, as sites send that ask for a login"
+    said = " ".join(str(error).partition(": - method")[0].split())  # tarfile's list of all that it tried
+    return f"it is damaged ({said[:200] or type(error).__name__})"
+
+
+def _members(archive: Path, into: Path) -> Iterator[_Member]:
+    """Yield what is in an archive, but for folders; ``into`` has the files of those before."""
     if archive.name.lower().endswith(".zip"):
         with zipfile.ZipFile(archive) as zipped:
             yield from _zipped(archive, zipped)
     else:
         with tarfile.open(archive, "r:*") as tarred:
             for member in tarred:
-                if not member.isdir():
+                if member.islnk() and _is_inside(member.linkname) and (first := into / member.linkname).is_file():
+                    yield member.name, first.stat().st_size, partial(_opened_file, first)
+                elif not member.isdir():
                     yield member.name, member.size, partial(_opened, tarred, member) if member.isreg() else None
 
 
@@ -96,7 +105,15 @@ def _zipped(archive: Path, zipped: zipfile.ZipFile) -> Iterator[_Member]:
         if not info.is_dir():
             kind = stat.S_IFMT(info.external_attr >> 16)
             is_file = kind in (0, stat.S_IFREG)  # 0 where another system wrote it
-            yield info.filename, info.file_size, partial(zipped.open, info) if is_file else None
+            yield _name(info), info.file_size, partial(zipped.open, info) if is_file else None
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    """Return the name of a file: macOS writes UTF-8 and does not say so, which zipfile takes for code page 437."""
+    try:
+        return info.filename if info.flag_bits & 0x800 else info.filename.encode("cp437").decode()
+    except UnicodeError:
+        return info.filename
 
 
 def _opened(tarred: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
@@ -106,16 +123,28 @@ def _opened(tarred: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
     return source
 
 
+def _opened_file(path: Path) -> IO[bytes]:
+    return path.open("rb")
+
+
 def _inside(archive: Path, name: str) -> PurePosixPath:
     """Return the path of a file below the folder that it is unpacked to.
 
     Raises:
         DataError: it would lie outside.
     """
-    path = PurePosixPath(name.replace("\\", "/"))  # as Windows writes them
-    if path.is_absolute() or ".." in path.parts or not path.parts or re.match(r"[A-Za-z]:", name):
+    if not _is_inside(name):
         raise DataError(
             f"{archive} must hold files of its own folder alone, got the path {name!r}. Do not trust it: fetch it from "
             "its source."
         )
-    return path
+    return _path(name)
+
+
+def _is_inside(name: str) -> bool:
+    path = _path(name)
+    return not (path.is_absolute() or ".." in path.parts or not path.parts or re.match(r"[A-Za-z]:", name))
+
+
+def _path(name: str) -> PurePosixPath:
+    return PurePosixPath(name.replace("\\", "/"))  # as Windows writes them

@@ -188,10 +188,13 @@ def prepare_dataset(
         OutputError: the disk has no room for the pack.
     """
     root = _path(config)
-    manifest = (listed or read_layout(root, config)).with_contents(_contents_file(root, stages))
+    contents = _contents_file(root, stages)
+    manifest = (listed or read_layout(root, config)).with_contents(contents)
     kept = _as_begun(begun, manifest)
     manifest = kept.manifest if kept else manifest
-    pack = get_pack(manifest, config.margin, size, stages, also=also, progress=progress, workers=workers)
+    pack = get_pack(
+        manifest, config.margin, size, stages, also=also, contents=contents, progress=progress, workers=workers
+    )
     return kept or _put_together(config, manifest, get_index(manifest, config.margin, pack, stages))
 
 

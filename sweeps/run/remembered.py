@@ -137,13 +137,14 @@ def _require_more(spec: SweepSpec, command: Command) -> None:
 
 def _require_data(spec: SweepSpec, command: Command) -> None:
     """Check that the images are where they were, or where they are said to be."""
-    path = spec.data.path
-    if path is not None and not Path(path).expanduser().exists():
-        say = "" if command.kind == "reproduce" else f"say carsweep resume {command.name} --data NEW, or "
-        raise InputError(
-            f"data.path must be the folder of the images that {command.name!r} was begun with, got {path!r}, which "
-            f"does not exist. If they were moved to NEW, {say}leave a link there (ln -s NEW {shlex.quote(path)})."
-        )
+    for option, name in (("data", "path"), ("images", "images")):
+        path = getattr(spec.data, name)
+        if path is not None and not Path(path).expanduser().exists():
+            say = "" if command.kind == "reproduce" else f"say carsweep resume {command.name} --{option} NEW, or "
+            raise InputError(
+                f"data.{name} must be where the images of {command.name!r} are, got {path!r}, which does not exist. If "
+                f"they were moved to NEW, {say}leave a link there (ln -s NEW {shlex.quote(path)})."
+            )
 
 
 def _trials(specs: Sequence[SweepSpec], text: str) -> list[int]:

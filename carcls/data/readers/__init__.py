@@ -17,7 +17,7 @@ from carcls.data.files import Folder
 from carcls.data.manifest import Box, ImageRecord, Manifest, Split
 
 TRAIN = frozenset({"train", "training", "trn", "trainset"})
-VALIDATION = frozenset({"val", "valid", "validation", "dev", "valset"})
+VALIDATION = frozenset({"val", "valid", "validation", "validate", "dev", "valset"})
 TEST = frozenset({"test", "testing", "tst", "testset"})
 _SIZES = frozenset({"thumbnails", "thumbs", "original", "originals", "raw", "cropped", "crops", "resized"})
 _KINDS = frozenset({"images", "image", "imgs", "img", "pictures", "pics", "photos", "jpegimages", "jpg", "jpeg", "png"})

@@ -50,7 +50,7 @@ def class_folders(parent: Folder, depth: int | None) -> list[ClassFolder]:
     direct = [name for name, child in parent.folders.items() if child.images]
     deeper = {name: sum(bool(below.images) for below in child.walk()) for name, child in parent.folders.items()}
     deeper = {name: count for name, count in deeper.items() if count > 1 and name not in direct}
-    if not direct and not _all_wrap_one(parent):
+    if not direct and (deeper or not _all_wrap_one(parent)):
         return []
     if deeper:
         name, count = next(iter(deeper.items()))

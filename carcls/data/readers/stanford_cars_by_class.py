@@ -64,4 +64,4 @@ def _boxes(folder: Folder, table: str) -> Iterator[tuple[str, Box]]:
         yield cells[0], (x1 - 1, y1 - 1, x2, y2)
 
 
-READER = Reader("Stanford Cars by class", _read)
+READER = Reader("Stanford Cars", _read)

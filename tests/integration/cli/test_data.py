@@ -88,11 +88,28 @@ def test_the_page_goes_where_it_is_told(cars: Path, run: Run) -> None:
     allowed = ("--no-labels", *SMALL, "--set", "data.max_loss=0.5")
     code, out, _ = run("data", cars, *allowed, "-o", "page.html")
     assert code == 0
-    assert "Suspicious labels: nobody looked for them." in out
+    assert "Suspicious labels: not looked for, as --no-labels says." in out
     code, out, _ = run("data", cars, *allowed, "-o", "-")
     assert (code, out.strip()) == (0, Path("page.html").read_text().strip())
     assert not Path("runs/data").exists()
     assert not Path("runs/stages/features").exists()
+
+
+def test_names_break_no_line_and_turn_no_text_round(tmp_path: Path, run: Run) -> None:
+    """A name with a line break is told on one line, and one that is written from right to left stands for itself."""
+    root = draw_pictures(tmp_path / "cars", classes=2)
+    for part in ("train", "test"):
+        (root / part / "Make Model 0").rename(root / part / "Line\nbreak")
+        (root / part / "Make Model 1").rename(root / part / "\u202eleft")
+    (root / "train/Line\nbreak/00000.jpg").write_bytes(b"torn")
+    code, out, _ = run("data", root, "--no-labels", *SMALL, "--set", "data.max_loss=0.5")
+    assert code == 0
+    assert r"left out, unreadable: train/Line\nbreak/00000.jpg (it is not an image of a known format)" in out
+    assert r"Images of a class: 13 (Line\nbreak) to 14 (\u202eleft); imbalance 1.1." in out.splitlines()
+    page = Path("runs/data/cars.html").read_text()
+    assert "<h3><bdi>\u202eleft</bdi> <small>" in page
+    assert "13 to 14 images of a class" in page
+    assert "no picture is there twice" in page
 
 
 @pytest.mark.parametrize(

@@ -348,6 +348,25 @@ def test_a_data_set_that_was_read_is_found_without_reading_an_image(own_cars: Pa
     assert find_dataset(config, read_layout(own_cars), stages) is None
 
 
+def test_images_that_change_while_they_are_read_are_refused(own_cars: Path, tmp_path: Path) -> None:
+    """Nothing is kept of what was decoded: its digest is of other pixels. Read again, it is the data as it is now."""
+    first, other = sorted((own_cars / "train" / "a").iterdir())[0], sorted((own_cars / "test" / "b").iterdir())[0]
+
+    def change(done: int, total: int) -> None:
+        if done == 0 < total:
+            shutil.copyfile(other, first)
+
+    store = StageStore(tmp_path / "store")
+    with pytest.raises(DataError, match=rf"changes in 'train/a/{first.name}' in .*Begin again"):
+        prepare_dataset(DataConfig(path=str(own_cars)), store, SIZE, progress=change)
+    assert not list((tmp_path / "store").rglob("pixels.npy"))
+    data = prepare(own_cars, tmp_path / "store")
+    assert data.manifest.digest == prepare(own_cars, tmp_path / "new").manifest.digest
+    shutil.copyfile(first.with_name(sorted(path.name for path in first.parent.iterdir())[1]), first)
+    with pytest.raises(DataError, match="changes in"):  # another size, which a trial wants later
+        data.pixels(store, 2 * SIZE)
+
+
 def test_a_sweep_keeps_the_splits_it_has_begun_with(own_cars: Path, tmp_path: Path) -> None:
     """Where its images are the same, moved or not, however this version would cut them; other labels are other data."""
     data = prepare(own_cars, tmp_path / "s")

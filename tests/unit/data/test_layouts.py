@@ -38,7 +38,7 @@ def annotate(file: Path, rows: list[tuple[object, ...]], *, labelled: bool = Tru
     table = np.empty((1, len(rows)), dtype=[(name, object) for name in names])
     for position, row in enumerate(rows):
         table[0, position] = row
-    savemat(file, {"annotations": table})
+    savemat(file, {"annotations": table}, do_compression=True)
 
 
 def write_devkit(root: Path, folder: str = "devkit", *, test_labels: bool = True) -> Path:
@@ -50,7 +50,7 @@ def write_devkit(root: Path, folder: str = "devkit", *, test_labels: bool = True
     picture(root / "cars_test" / "00001.jpg", 222)
     train = [(3, 2, 20, 16, 1, "00001.jpg"), (1, 1, 24, 16, 2, "00002.jpg"), (1, 1, 10, 10, 1, "00003.jpg")]
     annotate(kit / "cars_train_annos.mat", train)
-    savemat(kit / "cars_meta.mat", {"class_names": np.array([CLASSES], dtype=object)})
+    savemat(kit / "cars_meta.mat", {"class_names": np.array([CLASSES], dtype=object)}, do_compression=True)
     test = (1, 1, 24, 16, 2, "00001.jpg")
     annotate(kit / "cars_test_annos.mat", [(*test[:4], test[5])], labelled=False)
     if test_labels:
@@ -244,7 +244,7 @@ def test_a_layout_is_one_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             Manifest(root, ("a", "b"), tuple(ImageRecord(p, int(n), "train", None) for p, n in rows)) if rows else None
         )
 
-    published = sum(reader.rank == 0 for reader in READERS)
+    published = len({reader.what for reader in READERS if reader.rank == 0})
     monkeypatch.setattr("carcls.data.layouts.READERS", [Reader("images.csv", read_table), *READERS])
     (tmp_path / "notes").touch()
     with pytest.raises(DataError, match=rf"Looked for .*, {published + 1} published data sets"):
@@ -346,13 +346,24 @@ def beside(name: str, counts: dict[str, int]) -> Callable[[Path], Path]:
 
 
 TRAIN = "devkit/cars_train_annos.mat"
+
+
+def flip_a_bit(root: Path) -> None:
+    """Damage an uncompressed file so that SciPy's reader dies by a signal."""
+    savemat(root / TRAIN, {"labels": np.array([["a", "b"]], dtype=object)})
+    content = bytearray((root / TRAIN).read_bytes())
+    content[289] = 1
+    (root / TRAIN).write_bytes(content)
+
+
 HDF5 = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\0\2IM" + bytes(384) + b"\x89HDF\r\n\x1a\n" + bytes(99)
 UNUSABLE: list[tuple[Callable[[Path], Path], str]] = [
     (lambda root: root / "nowhere", "must exist"),
     (file_in_place, "must be a folder"),
     (lambda root: root, "must hold images, got the empty folder '"),
     (folders({".": 1}), "images without class folders.*Looked for"),
-    (folders({"stuff/more": 0}), "known layout.*stuff"),
+    (folders({"stuff/more": 0}), "known layout.*stuff, but no image below it"),
+    (folders({"a/front": 2, "a/side/2012": 1, "b/front": 1}), r"got 2 in .*\(a, b\)\. .*data\.depth=1 if"),
     (beside("cars.zip", {}), "If they are in cars.zip: --data '/.*cars.zip'"),
     (beside("labels.csv", {".": 3}), "If labels.csv has their labels: --data '/.*labels.csv' --images FOLDER"),
     (folders({"train/a": 3, "test/a": 1}), "at least 2 classes, got 1"),
@@ -362,6 +373,7 @@ UNUSABLE: list[tuple[Callable[[Path], Path], str]] = [
     ),
     (lambda root: write_devkit(write_devkit(root / "first").parent / "second").parent, "got 2 .*first, second"),
     (devkit_with(lambda root: (root / TRAIN).write_bytes(b"MATLAB 5.0")), "train_annos.mat must be a MATLAB file"),
+    (devkit_with(flip_a_bit), "train_annos.mat must be a MATLAB file, but .* do not fit together"),
     (devkit_with(lambda root: (root / TRAIN).write_bytes(HDF5)), r"train_annos.mat must not be .*7\.3.*with -v7\."),
     (
         devkit_with(lambda root: annotate(root / TRAIN, [(1, 1, 9, 9, "00001.jpg")], labelled=False)),

@@ -134,6 +134,34 @@ def test_links_and_devices_are_left_out_and_counted(tmp_path: Path) -> None:
     ]
 
 
+def test_a_hard_link_to_a_file_of_the_archive_is_that_file(tmp_path: Path) -> None:
+    """tar writes a file once that has two names, as where equal files were linked to save room."""
+    link = tarfile.TarInfo("train/b/3.jpg")
+    link.type, link.linkname = tarfile.LNKTYPE, "train/a/1.jpg"
+    found = unpacked(write_tar(tmp_path / "cars.tar.gz", FILES, link), tmp_path / "out")
+    assert found is not None
+    assert (found.folder / link.name).read_bytes() == FILES[link.linkname]
+    assert notes_of_unpacking(tmp_path / "cars.tar.gz", found.folder) == []
+
+
+@pytest.mark.parametrize(("written", "read"), [("Citroën", "Citroën"), (b"Citro\x89n", "Citroën")])
+def test_names_in_a_zip_without_a_word_on_their_letters(tmp_path: Path, written: str | bytes, read: str) -> None:
+    """macOS writes UTF-8 and does not say so; others mean code page 437."""
+    name = written.encode() if isinstance(written, str) else written
+    files = {path.replace("/a/", f"/{'X' * len(name)}/"): content for path, content in FILES.items()}
+    archive = write_zip(tmp_path / "cars.zip", files)
+    archive.write_bytes(archive.read_bytes().replace(b"X" * len(name), name))
+    assert listed(archive, tmp_path / "out").classes == (read, "b")
+
+
+@pytest.mark.parametrize("name", ["cars.zip", "cars.tar.gz"])
+def test_a_web_page_called_an_archive_is_told(tmp_path: Path, name: str) -> None:
+    """Sites that ask for a login answer with one."""
+    (tmp_path / name).write_text("\n<!DOCTYPE html><html>Log in</html>")
+    with pytest.raises(DataError, match="whole archive, but it is a web page"):
+        unpacked(tmp_path / name, tmp_path / "out")
+
+
 @pytest.mark.parametrize("name", ["cars.zip", "cars.tar", "cars.tar.gz"])
 @pytest.mark.parametrize("harm", ["cut", "text", "empty"])
 def test_a_damaged_archive_is_one_message(tmp_path: Path, name: str, harm: str) -> None:

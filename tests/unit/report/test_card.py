@@ -75,6 +75,17 @@ def test_a_card_says_what_is_known_and_nothing_else(facts: Facts, tmp_path: Path
     assert LAST_PART not in model_card(facts.result, facts.dataset, tmp_path, 1)  # type: ignore[arg-type]
 
 
+def test_a_card_has_no_path_of_the_machine(facts: Facts, tmp_path: Path) -> None:
+    """Notes quote links and images outside the folder, and commands to copy name the folder of runs; a card travels."""
+    assert facts.dataset is not None
+    notes = ("1 link was followed, such as 'a/b' to '/home/ann/x y/cars'.", "It is \"/home/ann/d'or/1.jpg\", or 'a/b'.")
+    card = model_card(facts.result, replace(facts.dataset, notes=notes), tmp_path, 1)  # type: ignore[arg-type]
+    assert "such as 'a/b' to '…/cars'." in card
+    assert "It is \"…/1.jpg\", or 'a/b'." in card
+    assert "/home" not in card
+    assert str(facts.folder.parent) not in card
+
+
 def test_a_short_card_has_whole_parts_in_its_room(facts: Facts) -> None:
     """It leaves out the table of classes, then what comes last."""
     card = _card(facts)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from carcls.architecture import architecture_of
 from carcls.config import TrialConfig
-from carcls.data.config import DataSummary
+from carcls.data.config import DataConfig, DataSummary
+from carcls.errors import DataError
 from sweeps.engine.resources import Machine, Share, rates_of, this_machine
-from sweeps.run.data import wanted_sizes
+from sweeps.run.data import list_images, wanted_sizes
 from sweeps.run.plan import Plan
 from sweeps.spec.loading import load_spec
 
@@ -229,3 +232,13 @@ def test_confirmation_and_refit_are_counted():
     assert (confirmed.spec.trials, confirmed.seconds > bare.seconds) == (bare.spec.trials, True)
     assert "Then the 3 best, with 3 fresh seeds each: 9 more trainings, which choose the winner." in confirmed.lines()
     assert (confirmed.to_dict()["confirming_runs"], confirmed.to_dict()["refit"]) == (9, True)
+
+
+def test_of_an_archive_without_a_data_set_messages_name_the_archive(tmp_path: Path) -> None:
+    """Not the folder in the store that it was unpacked to, which nobody has seen."""
+    with zipfile.ZipFile(tmp_path / "cars.zip", "w") as file:
+        file.writestr("readme.txt", "cars")
+    with pytest.raises(DataError) as caught:
+        list_images(DataConfig(path=str(tmp_path / "cars.zip")), tmp_path / "out")
+    assert f"got '{tmp_path / 'cars.zip'}' with readme.txt" in str(caught.value)
+    assert "stages" not in str(caught.value)

@@ -15,7 +15,7 @@ from helpers import ask
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from carcls.data.config import DataSummary
+from carcls.data.config import DataConfig, DataSummary
 from carcls.errors import InputError, OutputError, SpecError
 from carcls.outcome import Measurement
 from sweeps.cli.folder import status_lines
@@ -196,6 +196,19 @@ def test_fewer_trials_than_were_begun_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"at least the 3 that 'mine' has begun, got 2.*carsweep finish mine"):
         extended(command, trials="2", **given)
     assert extended(command, trials="3", **given).specs[0].trials == 3
+
+
+@pytest.mark.parametrize(("option", "given"), [("data", ["path"]), ("images", ["path", "images"])])
+def test_images_that_are_gone_are_asked_for(tmp_path: Path, option: str, given: list[str]) -> None:
+    """The folder or table, and the folder that a table's paths begin in, by the option that says where it is now."""
+    (tmp_path / "here").mkdir()
+    places = {name: str(tmp_path / ("gone" if name == given[-1] else "here")) for name in given}
+    spec = spec_of().model_copy(update={"data": DataConfig(**places)})
+    command = Command("sweep", "mine", (spec,), out=tmp_path)
+    with pytest.raises(InputError, match=rf"data\.{given[-1]} must be .*carsweep resume mine --{option} NEW"):
+        extended(command, trials=None, hours=None, sets=[], resources={})
+    again = extended(command, trials=None, hours=None, sets=[f"data.{given[-1]}={tmp_path / 'here'}"], resources={})
+    assert getattr(again.specs[0].data, given[-1]) == str(tmp_path / "here")
 
 
 def test_one_end_of_a_domain_is_moved_and_a_fixed_setting_leaves_the_search() -> None:
