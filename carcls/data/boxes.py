@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -24,6 +25,8 @@ _SIDES = tuple(
 _PREFIXES = ("boundingbox", "bbox", "box")
 # How far the sum of rounded fractions may exceed 1.
 _SLACK = 1e-3
+# Of 1,024 nobody knows whether it is a thousand.
+_DECIMAL_COMMA = re.compile(r"(?<=^0),(?=\d+$)|(?<=\d),(?=\d+$)(?!\d{3}$)")
 Numbers = tuple[float, float, float, float]
 
 
@@ -64,6 +67,8 @@ def corners_of(columns: BoxColumns, cells: Sequence[str]) -> Numbers | None:
     if not any(cells):
         return None
     try:
+        if "," in "".join(cells):
+            cells = [_DECIMAL_COMMA.sub(".", cell) for cell in cells]
         x1, y1, third, fourth = map(float, cells)
     except ValueError:
         raise ValueError(f"its box ({', '.join(cells)}) has no four numbers") from None

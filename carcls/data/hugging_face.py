@@ -119,6 +119,9 @@ def _columns(schema: Any, features: Mapping[str, Any], file: Path) -> _Columns:
     image = next((name for name in images if plain(name) in PATH_COLUMNS), images[0])
     others = [name for name in images if name != image]
     notes = [f"images are those of the column {image}; not read: {', '.join(others)}."] if others else []
+    nested = [name for name in schema.names if name not in texts and name not in images]
+    if nested:
+        notes.append(f"columns of lists and other nested values are not read: {', '.join(nested[:8])}.")
     simple = [name for name in texts if name not in images and plain(name) not in _OURS]
     classes = {name: _class_names(told[name]) for name in simple if kinds[name] == "ClassLabel"}
     heads = list(simple)

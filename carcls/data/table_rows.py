@@ -18,6 +18,9 @@ from carcls.errors import DataError
 
 _MOST_LINES = 10
 _ODD = re.compile(r"^/|\\|//|(?:^|/)\.{1,2}(?:/|$)")
+_CONTROL = re.compile(r"[\x00-\x1f]")
+_NESTED = {"[]": "a list", "{}": "an object"}
+_ELSEWHERE = re.compile(r"there is no file '(/|[A-Za-z]:)")
 FLAGS: dict[str, tuple[Split, Split]] = {
     **dict.fromkeys(("istrain", "istraining"), ("train", "test")),
     **dict.fromkeys(("isval", "isvalid", "isvalidation"), ("validation", "train")),
@@ -92,14 +95,8 @@ def rows_of(folder: Folder, source: Source, wrong: Wrong) -> Iterator[TableRow]:
         if word not in splits:
             splits[word] = _split_of(word, plain(source.split or ""))
         split = splits[word] if source.split else source.own or "train"
-        if not path:
-            wrong.append((line, where, "it names no file"))
-            continue
-        if "://" in path:
-            wrong.append((line, where, f"{path!r} is an address: fetch its image and name the file"))
-            continue
-        if label.startswith("[") and label.endswith("]"):
-            wrong.append((line, where, f"its label {label} is a list: give one"))
+        if why := _unusable(path, label):
+            wrong.append((line, where, why))
             continue
         if split is None:
             wrong.append((line, where, f"its split {word!r} is none of train, validation, test"))
@@ -110,6 +107,21 @@ def rows_of(folder: Folder, source: Source, wrong: Wrong) -> Iterator[TableRow]:
             wrong.append((line, where, str(error)))
             continue
         yield TableRow(line, where, relative(path, source.place, folder.path), label, split, group, corners)
+
+
+def _unusable(path: str, label: str) -> str:
+    """Say why a row's path and label are none; an empty text where they may be.
+
+    >>> _unusable("a.jpg", "Audi A4"), _unusable("a.jpg", '["Audi", "BMW"]')
+    ('', 'its label ["Audi", "BMW"] is a list: give one')
+    """
+    if not path:
+        return "it names no file"
+    if "://" in path:
+        return f"{path!r} is an address: fetch its image and name the file"
+    if kind := _NESTED.get(label[:1] + label[-1:]):
+        return f"its label {label} is {kind}: give one"
+    return f"its label {label!r} has control characters" if _CONTROL.search(label) else ""
 
 
 def are_flags(cells: Iterable[str]) -> bool:
@@ -192,6 +204,8 @@ def require_few_wrong(root: Path, wrong: Wrong, total: int, names: str, max_loss
     more = f" (and {len(wrong) - 3:,} more)" if len(wrong) > 3 else ""
     if len(wrong) == total and all(why.startswith("there is no file") for *_, why in wrong):
         remedy = f"Paths begin in {str(root)!r}: say --images FOLDER where they begin elsewhere."
+        if all(_ELSEWHERE.match(why) for *_, why in wrong):
+            remedy = "They are paths of another machine: write them relative to the table, or to --images FOLDER."
         remedy += " If the folders are meant, move the table away." if is_found else ""
     else:
         remedy = "Mend them, or raise data.max_loss."

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,7 @@ def csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield the records of a CSV with the lines that they begin at, the names of its columns first.
 
     Cells are parted by what its first line has most of: commas, semicolons (as spreadsheets of many countries have
-    them) or tabs; or by what a line ``sep=;`` above says, as Excel writes it.
+    them), tabs or bars; or by what a line ``sep=;`` above says, as Excel writes it.
 
     Raises:
         DataError: it is no text in UTF-8, or in UTF-16 with its mark.
@@ -104,7 +105,9 @@ def csv_records(path: Path) -> Iterator[tuple[int, list[str]]]:
             head = file.readline(_LONGEST_HEAD)
             if len(head) == _LONGEST_HEAD:
                 raise csv.Error(f"its first line has over {_LONGEST_HEAD // 1000:,} kB")
-            split = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=head.count)
+            split = "\t" if path.suffix.lower() == ".tsv" else max(",;\t|", key=head.count)
+            if "\0" in head:
+                raise csv.Error("it has bytes of zero, as UTF-16 has")
             told = _PARTED_BY.match(head)
             if not told:
                 file.seek(0)
@@ -181,6 +184,7 @@ def _json_of(text: str) -> Any:
 def _read_parquet(path: Path) -> Table:
     """Read the columns of texts, numbers and truth values; the others are empty."""
     file = _parquet(path)
+    _require_once(path, file.schema_arrow.names)
     simple = [field.name for field in file.schema_arrow if is_simple(field.type)]
     cells: dict[str, list[str]] = {name: [] for name in file.schema_arrow.names}
     try:
@@ -209,8 +213,8 @@ def is_simple(kind: Any) -> bool:
     from pyarrow import types
 
     kind = kind.value_type if types.is_dictionary(kind) else kind
-    tests = (types.is_string, types.is_large_string, types.is_integer, types.is_floating, types.is_boolean)
-    return any(test(kind) for test in tests)
+    texts, numbers = (types.is_string, types.is_large_string), (types.is_integer, types.is_floating, types.is_decimal)
+    return any(test(kind) for test in (*texts, *numbers, types.is_boolean))
 
 
 def as_text(value: Any) -> str:
@@ -223,6 +227,8 @@ def as_text(value: Any) -> str:
         return ""
     if isinstance(value, str):
         return value.strip()
+    if isinstance(value, Decimal):
+        value = float(value)
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return json.dumps(value, default=str)
@@ -230,10 +236,14 @@ def as_text(value: Any) -> str:
 
 def _by_name(path: Path, names: Sequence[str], cells: Sequence[list[str]]) -> dict[str, list[str]]:
     named = [(name, column) for name, column in zip(names, cells, strict=True) if name or any(column)]
-    twice = next((name for name, _ in named if [other for other, _ in named].count(name) > 1), None)
+    _require_once(path, [name for name, _ in named])
+    return dict(named)
+
+
+def _require_once(path: Path, names: Sequence[str]) -> None:
+    twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise DataError(f"{path} must have a name for each column, got {twice!r} twice. Rename one of them.")
-    return dict(named)
 
 
 def _reason(error: Exception) -> str:

@@ -21,7 +21,7 @@ from carcls.errors import DiskFull, OutputError
 from carcls.stages import StageStore, write_json
 
 _KIND, _FILES, _NOTES = "unpacked", "files", "notes.json"
-_VERSION = 2
+_VERSION = 3
 """Raise it when the same contents would be written otherwise."""
 
 

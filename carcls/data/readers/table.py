@@ -117,6 +117,10 @@ def _images_folder(config: DataConfig) -> Path | None:
 
 
 def _source(path: Path, place: str, own: Split | None, config: DataConfig) -> Source:
+    head = column_names(path)
+    if any(map(is_image, head)):
+        shown = ", ".join(head[:5])
+        raise DataError(f"{path} must begin with the names of its columns, got {shown}. Write path, label, … above.")
     table = read_table(path)
     names = list(table.columns)
     paths, splits, groups = (_named(names, known) for known in ((*PATH_COLUMNS, *ID_COLUMNS), _SPLITS, _GROUPS))
@@ -130,20 +134,25 @@ def _source(path: Path, place: str, own: Split | None, config: DataConfig) -> So
 
 
 def _label_column(path: Path, names: Sequence[str], config: DataConfig) -> str:
+    shown = "the data set of Hugging Face's" if path.name == HUGGING_FACE else str(path)
     if config.label is not None:
         if config.label not in names:
-            raise DataError(f"data.label must be a column of {path}, got {config.label!r}. It has: {', '.join(names)}.")
+            raise DataError(
+                f"data.label must be a column of {shown}, got {config.label!r}. It has: {', '.join(names)}."
+            )
         return config.label
     found = _labels(names)
     if len(found) == 1:
         return found[0]
     if found:
         raise DataError(
-            f"{path} must have one column of labels, got {', '.join(found)}. Say which: --set data.label={found[0]}"
+            f"{shown} must have one column of labels, got {', '.join(found)}. Say which: --set data.label={found[0]}"
         )
+    known = {*_named(names, (*PATH_COLUMNS, *ID_COLUMNS, *_SPLITS, *_GROUPS)), ""}
+    others = [name for name in names if name not in known]
     raise DataError(
-        f"{path} must have a column label, got {', '.join(names[:10]) or 'nothing'}. Name it so, or say which it is: "
-        "--set data.label=NAME"
+        f"{shown} must have a column label, got {', '.join(names[:10]) or 'nothing'}. Name it so, or say which it is: "
+        f"--set data.label={others[0] if len(others) == 1 else 'NAME'}"
     )
 
 

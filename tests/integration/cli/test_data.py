@@ -36,6 +36,8 @@ def test_what_is_wrong_is_told_and_shown(cars: Path, run: Run) -> None:
     assert "Same pictures: 1 pair, 1 of them in two splits, 1 in two classes." in lines
     page = Path("runs/data/cars.html").read_text()
     assert "1 of 44 files is left out: by its extension (1 .xyz)" in page
+    assert "test image duplicates" in out
+    assert "test image duplicates" not in page
     assert "train/Make Model 2/00000.jpg" in page
     assert page.count("<img ") > 40
     assert re.findall(r"(?:src|href)=\"(?!data:|#)", page) == []

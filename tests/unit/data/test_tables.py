@@ -8,6 +8,7 @@ import os
 import time
 import tracemalloc
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
@@ -172,6 +173,57 @@ def test_lists_of_labels_and_addresses_are_wrong_rows(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("label", "why"), [('{"name": "Audi"}', "is an object: give one"), ("Audi\nA5", "has control characters")]
+)
+def test_labels_that_no_line_can_show_are_wrong_rows(tmp_path: Path, label: str, why: str) -> None:
+    """An object is no name of a class, nor is a text with line breaks or zero bytes."""
+    file = write(pictures(tmp_path) / "cars.csv", [*ROWS[1:], ("images/b.jpg", label, "train"), ROWS[0]])
+    with pytest.raises(DataError, match=rf"line 5 of cars.csv: its label .*{why}"):
+        read_layout(file)
+
+
+def test_a_csv_without_names_of_columns_is_told(tmp_path: Path) -> None:
+    """Its first line names an image."""
+    row = "TRAIN,gs://cars/a.jpg,Audi,0.1,0.1,,,0.9,0.9,,"
+    (tmp_path / "cars.csv").write_text(f"{row}\n{row}\n")
+    with pytest.raises(DataError, match=r"must begin with the names of its columns, got .*a\.jpg, Audi"):
+        read_layout(tmp_path / "cars.csv")
+
+
+def test_utf16_without_its_mark_is_told(tmp_path: Path) -> None:
+    """Half its bytes are zero, which a text has none of."""
+    (tmp_path / "cars.csv").write_text("path,label\nimages/a.jpg,Audi\n", encoding="utf-16-le")
+    with pytest.raises(DataError, match=r"bytes of zero, as UTF-16 has.*Save it as CSV in UTF-8"):
+        read_layout(tmp_path / "cars.csv")
+
+
+@pytest.mark.parametrize("path", ["C:\\cars\\a.jpg", "/content/drive/cars/a.jpg"])
+def test_paths_of_another_machine_are_told(tmp_path: Path, path: str) -> None:
+    """The folder of the images would not help them."""
+    file = write(pictures(tmp_path) / "cars.csv", [(path, "Audi"), (f"{path}.png", "BMW")], ("path", "label"))
+    with pytest.raises(DataError, match="They are paths of another machine: write them relative"):
+        read_layout(file)
+
+
+def test_the_only_other_column_is_proposed_for_the_labels(tmp_path: Path) -> None:
+    """Whatever it is called; it is never taken unasked."""
+    file = write(pictures(tmp_path) / "cars.csv", ROWS, ("image_id", "breed", "split"))
+    with pytest.raises(DataError, match=r"--set data\.label=breed"):
+        read_layout(file)
+
+
+def test_parquet_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
+    """As a CSV with such is; decimal numbers are labels as others are."""
+    names, values = pa.array(["images/a.jpg", "images/b.jpg"]), pa.array([Decimal(1), Decimal(2)])
+    for columns in (["path", "label"], ["path", "label", "label"]):
+        table = pa.table([names, values, values][: len(columns)], names=columns)
+        parquet.write_table(table, pictures(tmp_path) / f"{len(columns)}.parquet")
+    assert read_layout(tmp_path / "2.parquet").classes == ("1", "2")
+    with pytest.raises(DataError, match="got 'label' twice"):
+        read_layout(tmp_path / "3.parquet")
+
+
 def test_json_over_several_lines_says_how_to_write_it(tmp_path: Path) -> None:
     """An array, as most programs write it, is no JSON lines."""
     (tmp_path / "cars.jsonl").write_text('[\n {\n  "path": "a.jpg"\n }\n]\n', encoding="utf-8")
@@ -250,7 +302,7 @@ def test_a_line_that_is_no_row_of_json_is_told(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"", "must have a column path, got nothing"),
-        (b"a.jpg,Audi\nb.jpg,BMW\n", "must have a column path, got a.jpg, Audi"),
+        (b"a.jpg,Audi\nb.jpg,BMW\n", "must begin with the names of its columns, got a.jpg, Audi"),
         (b"path,colour\na.jpg,red\n", "must have a column label, got path, colour"),
         (b"path,label\n", "a row for each image, got none"),
         (b"path,label\n\xe9.jpg,Audi\n", "must be a table of text"),
@@ -297,6 +349,16 @@ def test_boxes_are_corners_or_a_corner_and_sides_in_pixels_or_fractions(
     assert first is not None
     assert without is None
     assert [type(edge) for edge in first] == [type(edge) for edge in box]
+
+
+def test_boxes_with_decimal_commas_are_read(tmp_path: Path) -> None:
+    """As spreadsheets of many countries write them; nobody knows whether 1,024 is a thousand."""
+    head, cells = ("path", "label", "x1", "y1", "x2", "y2"), ("1,5", "2,0", "30,25", "40")
+    rows = [("images/a.jpg", "Audi", *cells), ("images/b.jpg", "BMW", *cells), ("images/c.jpg", "BMW", *cells)]
+    file = write(pictures(tmp_path) / "cars.csv", rows, head, split=";")
+    assert [image.box for image in read_layout(file).images] == [(1, 2, 31, 40)] * 3
+    write(file, [*rows, ("images/d.jpg", "BMW", "1", "2", "1,024", "40")], head, split=";")
+    assert "(1, 2, 1,024, 40) has no four numbers" in read_layout(file, ALL).notes[-1]
 
 
 def test_boxes_of_both_kinds_in_one_table_are_refused(tmp_path: Path) -> None:

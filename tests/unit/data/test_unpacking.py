@@ -189,6 +189,16 @@ def test_an_archive_with_a_password_says_what_to_do(tmp_path: Path) -> None:
         unpacked(archive, tmp_path / "out")
 
 
+def test_an_archive_that_python_does_not_read_is_not_called_damaged(tmp_path: Path) -> None:
+    """Windows writes zips above 2 GB in Deflate64 (9)."""
+    path = write_zip(tmp_path / "cars.zip")
+    written = path.read_bytes()
+    head, mark, rest = written.partition(b"PK\x01\x02")  # the list at the end, which is believed
+    path.write_bytes(head + (mark + rest).replace(b"\x00\x00\x08\x00", b"\x00\x00\x09\x00"))
+    with pytest.raises(DataError, match=r"cars\.zip must be compressed as Python reads it.* Unpack it, and give its"):
+        unpacked(path, tmp_path / "out")
+
+
 def test_an_archive_that_the_disk_cannot_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before it fills the disk: the sizes that it names are added up."""
     usage = shutil.disk_usage(tmp_path)
@@ -328,7 +338,7 @@ def test_several_labels_need_a_word_and_several_images_are_told(tmp_path: Path) 
     """data.label says which column; the pictures are those of image, and the others are named."""
     more = {"make": LABEL, "model": {"names": ["A5", "X5"], "_type": "ClassLabel"}}
     table = frame([0, 1, 1], features(image=IMAGE, mask=IMAGE, **more), "make", model=[0, 1, 1])
-    table = table.append_column("mask", table.column("image"))
+    table = table.append_column("mask", table.column("image")).append_column("bbox", pa.array([[1, 2, 3, 4]] * 3))
     (tmp_path / "hub").mkdir()
     parquet.write_table(table, tmp_path / "hub" / "train-00000-of-00001.parquet")
     with pytest.raises(
@@ -341,6 +351,7 @@ def test_several_labels_need_a_word_and_several_images_are_told(tmp_path: Path) 
     (tmp_path / "hub" / "extra.csv").write_text("a,b")
     assert notes_of_unpacking(tmp_path / "hub", manifest.root) == [
         "images are those of the column image; not read: mask.",
+        "columns of lists and other nested values are not read: bbox.",
         "1 of 3 files is left out: it is no shard of a split, such as 'extra.csv'.",
     ]
 
