@@ -116,6 +116,9 @@ class DataAudit:
         )
         if not found.images:
             return f"Suspicious labels: none can be told.{alone}"
+        if not found.issues:
+            gives = f"gives {percent(found.accuracy)} of all images their label"
+            return f"No label is suspicious to {head} that did not train on the image and {gives}.{alone}"
         return (
             f"Suspicious labels: the {len(found.issues):,} of {found.images:,} least likely ones, to {head} that did "
             f"not train on them and gives {percent(found.accuracy)} of all images their label.{alone}"
