@@ -64,6 +64,11 @@ def unpack(archive: Path, into: Path) -> list[str]:
                 shutil.copyfileobj(source, file, 1 << 20)
     except InputError:
         raise
+    except NotImplementedError as error:  # Deflate64, with which Windows writes those above 2 GB
+        raise DataError(
+            f"{archive} must be compressed as Python reads it, got another way ({error}). Unpack it, and give its "
+            "folder."
+        ) from error
     except Exception as error:  # both modules raise whatever a broken archive makes them trip over
         if is_full_disk(error):
             raise

@@ -1,6 +1,6 @@
 """Which files are images, and what a folder holds: everything below it, listed once; no file is opened.
 
-Folders are listed the way data sets are unpacked: hidden files and archive litter do not count.
+Folders are listed the way data sets are unpacked: hidden files, archive litter and folders of runs do not count.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _list(path: Path, way: tuple[str, ...], real: str, depth: int) -> Folder:
     for entry in entries(path):
         is_link, is_folder = entry.is_symlink(), _is_folder(entry)
         there = os.path.realpath(entry.path) if is_link else f"{real}{os.sep}{entry.name}"
-        if is_folder and (there in way or Path(way[0]).is_relative_to(there)):
+        if is_folder and (there in way or Path(way[0]).is_relative_to(there) or _is_of_runs(entry.path)):
             continue
         if is_link and not Path(there).is_relative_to(way[0]):
             links.append(entry.name)
@@ -135,6 +135,11 @@ def entries(folder: Path) -> Iterator[os.DirEntry[str]]:
     """Yield what counts of a folder's content."""
     with os.scandir(folder) as found:
         yield from (entry for entry in found if not entry.name.startswith(".") and entry.name not in _LITTER)
+
+
+def _is_of_runs(folder: str) -> bool:
+    """Tell whether sweeps write into a folder: what they have drawn or unpacked there is no data of who starts them."""
+    return os.path.exists(f"{folder}/stages/log.jsonl")  # noqa: PTH110 - a Path doubles the listing's time
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

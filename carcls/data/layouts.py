@@ -227,9 +227,8 @@ def _several(folder: Folder, names: Sequence[str], rank: int) -> str:
 
 
 def _unknown_layout(folder: Folder) -> str:
-    looked_for = ", ".join(dict.fromkeys(reader.what for reader in sorted(READERS, key=lambda reader: -reader.rank)))
     if not folder.folders and not folder.images and not folder.others:
-        return f"data path must hold images, got the empty folder {str(folder.path)!r}. Looked for {looked_for}."
+        return f"data path must hold images, got the empty folder {str(folder.path)!r}.{_remedy(folder)}"
     found, flat = ", ".join([*folder.folders, *folder.others][:5]), _flat(folder)
     if found_below := _deeper(folder):
         return (
@@ -245,8 +244,11 @@ def _unknown_layout(folder: Folder) -> str:
     elif flat:
         shown = f"{', '.join(flat[:5])}{', …' if len(flat) > 5 else ''}"
         found = f"images beside each other in {shown}, which are no classes (data.depth=1 if they are)"
+    published = {reader.what for reader in READERS if not reader.rank}
+    common = dict.fromkeys(reader.what for reader in sorted(READERS, key=lambda reader: -reader.rank) if reader.rank)
     return (
-        f"data path must be in a known layout, got {str(folder.path)!r} with {found}. Looked for {looked_for}."
+        f"data path must be in a known layout, got {str(folder.path)!r} with {found}. Looked for {', '.join(common)}, "
+        f"{len(published)} published data sets (docs/data.md)."
         + _remedy(folder)
         + heic_hint(extension_of(name) for place in folder.walk() for name in place.others)
     )

@@ -256,7 +256,7 @@ def finish(streams: Streams, name: str, out: Path, tracking_uri: str | None) -> 
     """
     from sweeps.cli.stop import end_all
     from sweeps.results.leaderboard import Leaderboard
-    from sweeps.run.remembered import recall
+    from sweeps.run.remembered import recall, require_data
     from sweeps.study.records import read_history
 
     command = recall(out, name, tracking_uri)
@@ -264,6 +264,7 @@ def finish(streams: Streams, name: str, out: Path, tracking_uri: str | None) -> 
         sweeps = ", ".join(str(spec.name) for spec in command.specs)
         raise InputError(f"NAME must be of one sweep, got the job {name!r}. Finish each of its sweeps: {sweeps}.")
     folder, (spec,) = out / name, command.specs
+    require_data(spec, command)
     if Leaderboard(tuple(read_history(folder).records), goals=spec.goals).best is None:
         raise InputError(
             f"NAME must have a trial that is complete and keeps the constraints, got {name!r} without one: there is "

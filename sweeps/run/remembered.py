@@ -119,7 +119,7 @@ def extended(
             changes += [f"{family}{name} {change}" for name, change in _changes(spec, specs[-1]).items()]
     mistakes.raise_all()
     for spec in specs:
-        _require_data(spec, command)
+        require_data(spec, command)
     if trials is not None:
         _require_more(specs[0], command)
     return replace(command, specs=tuple(specs), changes=tuple(changes))
@@ -135,8 +135,12 @@ def _require_more(spec: SweepSpec, command: Command) -> None:
         )
 
 
-def _require_data(spec: SweepSpec, command: Command) -> None:
-    """Check that the images are where they were, or where they are said to be."""
+def require_data(spec: SweepSpec, command: Command) -> None:
+    """Check that the images are where they were, or where they are said to be.
+
+    Raises:
+        InputError: they are not there.
+    """
     for option, name in (("data", "path"), ("images", "images")):
         path = getattr(spec.data, name)
         if path is not None and not Path(path).expanduser().exists():

@@ -54,6 +54,7 @@ def test_the_page_fits_and_is_accessible(
     assert page.locator(".data-labels > li").count() == 50
     assert page.get_by_text("and 30 more, which --json lists").count() == 1
     assert page.get_by_role("heading", name=HOSTILE).count() == 1
+    assert page.locator("h3:not(:has(bdi))").count() == 0  # a name from right to left leaves the counts beside it
     sizes = page.evaluate("[...document.images].map(image => image.naturalWidth)")
     assert np.all(sizes)
 

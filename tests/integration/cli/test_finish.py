@@ -66,3 +66,16 @@ def test_a_sweep_without_a_complete_trial_has_nothing_to_register(
     code, out, err = run("finish", "mine", "--json")
     assert (code, "error" in json.loads(out)) == (2, True)
     assert "nothing to register. Let it run, or stop it: carsweep stop mine." in err
+
+
+def test_a_sweep_whose_images_were_moved_says_how_to_go_on(
+    run: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    """As resume does; finish has no word for where they are now."""
+    folder = tmp_path / "runs" / "mine"
+    folder.mkdir(parents=True)
+    code, spec, _ = run("run", "transfer", "--name", "mine", "--data", "gone", "--print-spec")
+    assert code == 0
+    (folder / "spec.yaml").write_text(spec)
+    code, _, err = run("finish", "mine")
+    assert (code, "carsweep resume mine --data NEW" in " ".join(err.split())) == (2, True)

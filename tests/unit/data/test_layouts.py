@@ -163,9 +163,7 @@ def test_a_validation_folder_is_kept_or_cut_anew_as_the_config_says(tmp_path: Pa
 def test_splits_of_unsorted_images_are_no_classes(tmp_path: Path, folders: str) -> None:
     """Folders named after splits, sizes or heaps are refused with the layouts that are read, unless they are meant."""
     write_folders(tmp_path, dict.fromkeys(folders.split(), 4))
-    with pytest.raises(
-        DataError, match=r"in a known layout, got .* Looked for <class>/.*, CUB-200-2011, .*, Stanford Car"
-    ):
+    with pytest.raises(DataError, match=r"in a known layout, got .* Looked for <class>/.*, \d+ published data sets "):
         read_layout(tmp_path)
     if all("/" not in folder for folder in folders.split()):
         assert read_layout(tmp_path, DataConfig(depth=1)).classes == tuple(sorted(folders.split()))
@@ -208,6 +206,16 @@ def test_links_are_followed_and_one_that_leads_out_is_told_of(tmp_path: Path) ->
     assert listed.notes == (f"1 link was followed out of the folder, such as 'c' to '{tmp_path}/elsewhere/c'.",)
 
 
+def test_a_folder_of_runs_inside_is_no_class(tmp_path: Path) -> None:
+    """The demo cars that a sweep drew there, or an archive that it unpacked, are not the data that it is started on."""
+    write_folders(tmp_path, {"a": 2, "b": 2, "runs/data/demo_cars/train/x": 2, "stages/c": 2})
+    (tmp_path / "runs" / "stages").mkdir()
+    (tmp_path / "runs" / "stages" / "log.jsonl").touch()
+    listed = read_layout(tmp_path)
+    assert (listed.classes, len(listed.images)) == (("a", "b", "stages"), 6)
+    assert listed.notes == ("2 of the images lie in folders below their class, such as 'stages/c/0.jpg'.",)
+
+
 @pytest.mark.parametrize("name", [b"train/Citro\xebn", b"train/a/Citro\xebn.jpg"])
 def test_a_name_that_is_no_utf_8_is_refused(tmp_path: Path, name: bytes) -> None:
     """Nobody could print it, and which letters its bytes mean is not known; how to rename it is said."""
@@ -227,7 +235,7 @@ def test_only_subfolder_with_a_layout_is_looked_into(tmp_path: Path) -> None:
 
 
 def test_a_layout_is_one_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reader of a table is asked before those of folders, and named where nothing is found."""
+    """A reader of a table is asked before those of folders, and counted where nothing is found."""
 
     def read_table(folder: Folder, _: DataConfig) -> Manifest | None:
         root, table = folder.path, folder.path / "images.csv"
@@ -236,8 +244,10 @@ def test_a_layout_is_one_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
             Manifest(root, ("a", "b"), tuple(ImageRecord(p, int(n), "train", None) for p, n in rows)) if rows else None
         )
 
+    published = len({reader.what for reader in READERS if reader.rank == 0})
     monkeypatch.setattr("carcls.data.layouts.READERS", [Reader("images.csv", read_table), *READERS])
-    with pytest.raises(DataError, match=r"Looked for .*, images\.csv, CUB-200-2011"):
+    (tmp_path / "notes").touch()
+    with pytest.raises(DataError, match=rf"Looked for .*, {published + 1} published data sets"):
         read_layout(tmp_path)
     write_folders(tmp_path, {"one": 1, "two": 1})
     (tmp_path / "images.csv").write_text("one/0.jpg,1\ntwo/0.jpg,0\n")
@@ -350,7 +360,7 @@ HDF5 = b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(124) + b"\0\2IM" + bytes(
 UNUSABLE: list[tuple[Callable[[Path], Path], str]] = [
     (lambda root: root / "nowhere", "must exist"),
     (file_in_place, "must be a folder"),
-    (lambda root: root, "empty folder.*Looked for"),
+    (lambda root: root, "must hold images, got the empty folder '"),
     (folders({".": 1}), "images without class folders.*Looked for"),
     (folders({"stuff/more": 0}), "known layout.*stuff, but no image below it"),
     (folders({"a/front": 2, "a/side/2012": 1, "b/front": 1}), r"got 2 in .*\(a, b\)\. .*data\.depth=1 if"),

@@ -189,6 +189,16 @@ def test_an_archive_with_a_password_says_what_to_do(tmp_path: Path) -> None:
         unpacked(archive, tmp_path / "out")
 
 
+def test_an_archive_that_python_does_not_read_is_not_called_damaged(tmp_path: Path) -> None:
+    """Windows writes zips above 2 GB in Deflate64 (9)."""
+    path = write_zip(tmp_path / "cars.zip")
+    written = path.read_bytes()
+    head, mark, rest = written.partition(b"PK\x01\x02")  # the list at the end, which is believed
+    path.write_bytes(head + (mark + rest).replace(b"\x00\x00\x08\x00", b"\x00\x00\x09\x00"))
+    with pytest.raises(DataError, match=r"cars\.zip must be compressed as Python reads it.* Unpack it, and give its"):
+        unpacked(path, tmp_path / "out")
+
+
 def test_an_archive_that_the_disk_cannot_hold_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before it fills the disk: the sizes that it names are added up."""
     usage = shutil.disk_usage(tmp_path)

@@ -78,10 +78,15 @@ def test_a_card_says_what_is_known_and_nothing_else(facts: Facts, tmp_path: Path
 def test_a_card_has_no_path_of_the_machine(facts: Facts, tmp_path: Path) -> None:
     """Notes quote links and images outside the folder, and commands to copy name the folder of runs; a card travels."""
     assert facts.dataset is not None
-    notes = ("1 link was followed, such as 'a/b' to '/home/ann/x y/cars'.", "It is \"/home/ann/d'or/1.jpg\", or 'a/b'.")
+    notes = (
+        "1 link was followed, such as 'a/b' to '/home/ann/x y/cars'.",
+        "It is \"/home/ann/d'or/1.jpg\", or 'a/b'.",
+        "2 pictures are in more than one class: /home/ann/x y/2.jpg = /home/ann/3.jpg, /home/ann/4.jpg = x/5.jpg.",
+    )
     card = model_card(facts.result, replace(facts.dataset, notes=notes), tmp_path, 1)  # type: ignore[arg-type]
     assert "such as 'a/b' to '…/cars'." in card
     assert "It is \"…/1.jpg\", or 'a/b'." in card
+    assert ": …/2.jpg = …/3.jpg, …/4.jpg = x/5.jpg." in card
     assert "/home" not in card
     assert str(facts.folder.parent) not in card
 
