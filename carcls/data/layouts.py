@@ -262,6 +262,8 @@ def _remedy(folder: Folder) -> str:
         return f" If they are in {given}: --data {str(folder.path / given)!r}." if given else ""
     if given and is_table(given):
         return f" If {given} has their labels: --data {str(folder.path / given)!r} --images FOLDER."
+    if annotations := next((name for name in folder.others if name.lower().endswith(".coco.json")), None):
+        return f" {annotations} is not read. {_REMEDIES['.json']}"
     return " Put images into folders of their classes, or name them in a table."
 
 

@@ -224,6 +224,13 @@ def test_parquet_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None
         read_layout(tmp_path / "3.parquet")
 
 
+def test_annotations_of_coco_say_how_to_write_them(tmp_path: Path) -> None:
+    """They are no table, and a folder that has nothing else is refused by their name."""
+    (pictures(tmp_path) / "_annotations.coco.json").write_text("{}")
+    with pytest.raises(DataError, match=r"_annotations\.coco\.json is not read\. Write an object a line, as \.jsonl"):
+        read_layout(tmp_path)
+
+
 def test_json_over_several_lines_says_how_to_write_it(tmp_path: Path) -> None:
     """An array, as most programs write it, is no JSON lines."""
     (tmp_path / "cars.jsonl").write_text('[\n {\n  "path": "a.jpg"\n }\n]\n', encoding="utf-8")
