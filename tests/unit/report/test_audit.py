@@ -12,7 +12,7 @@ from sweeps.report.audit import DataAudit
 
 def test_no_suspicious_label_is_said_to_be_none() -> None:
     """A sentence about the 0 least likely labels would have to be read twice."""
-    labels = LabelAudit("efficientnet_lite0", 224, 24, 1.0, ())
+    labels = LabelAudit("efficientnet_lite0", 224, 24, 0, 1.0, ())
     audit = DataAudit(
         cast(Any, None), [], np.ones((2, 3), np.int64), np.array([]), np.zeros((0, 2), np.int32), [], labels
     )
