@@ -33,7 +33,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         split_names(data),
         read_sides(data, stages),
         same_pictures(data, stages),
-        LabelAudit("efficientnet_lite0", SIZE, 80, 0.5, issues),
+        LabelAudit("efficientnet_lite0", SIZE, 80, 0, 0.5, issues),
     )
     path = root / "page.html"
     path.write_text(data_page(audit, stages.root, SIZE))
